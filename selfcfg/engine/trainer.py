@@ -1,0 +1,126 @@
+"""The contract of a training strategy: named parts, loss terms, needs. The loop does everything else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Literal, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from selfcfg.errors import SelfcfgError
+from selfcfg.plan import Configuration, Plan
+from selfcfg.records import Record
+
+Parts = nn.ModuleDict
+"""The named parts of a network, "encoder" always among them."""
+
+
+class Settings(Record):
+    """What every trainer can be told with ``--set``; a subclass adds the settings of its own algorithm."""
+
+    epochs: int = Field(1000, ge=1, description="number of epochs")
+    iterations_per_epoch: int = Field(250, ge=1, description="optimiser steps in an epoch")
+    validation_iterations: int = Field(50, ge=0, description="validation batches after an epoch")
+    batch_size: int | None = Field(None, ge=1, description="patches in a batch; default: the plan's")
+    patch_size: tuple[int, ...] | None = Field(None, description="patch in voxels; default: the plan's")
+    learning_rate: float = Field(0.01, gt=0, description="learning rate at the start of the schedule")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD")
+    weight_decay: float = Field(3e-5, ge=0, description="L2 penalty on all parameters")
+    schedule_power: float = Field(0.9, gt=0, description="power of the polynomial decay to zero over the epochs")
+    warmup_epochs: int = Field(0, ge=0, description="epochs in which the learning rate rises linearly from zero")
+    clip_norm: float | None = Field(12.0, gt=0, description="largest gradient norm; none: no clipping")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one step")
+    foreground_fraction: float = Field(0.33, ge=0, le=1, description="share of patches centred on a foreground class")
+    augmentation: Literal["reference", "none"] = Field("reference", description="nnU-Net's list of transforms, or none")
+    executor: Literal["torch", "batchgenerators"] = Field("torch", description="what applies the drawn augmentation")
+    workers: int = Field(1, ge=0, description="processes that load patches; 0: the training process itself")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device has it")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights; none: off")
+    patience: int | None = Field(None, ge=1, description="epochs without a better validation score before stopping early")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a trainer wants from one stream of batches.
+
+    Args:
+        targets: whether it reads `Batch.labels`.
+        views: independently augmented copies of each patch.
+    """
+
+    targets: bool = True
+    views: int = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of one stream.
+
+    Args:
+        image: float32 (B, C, [Z,] Y, X), normalised; the first view.
+        target: int16 (B, 1, [Z,] Y, X) label values, the ignore value included; None in a stream without targets.
+        cases: case id of each patch.
+        views: further augmented copies of `image`, as many as needed beyond the first.
+    """
+
+    image: Tensor
+    target: Tensor | None
+    cases: tuple[str, ...]
+    views: tuple[Tensor, ...] = ()
+
+    def labels(self) -> Tensor:
+        """The target.
+
+        Raises:
+            SelfcfgError: the stream was asked for without targets.
+        """
+        if self.target is None:
+            raise SelfcfgError("read the labels of a batch", "its stream has none", "declare Need(targets=True) for it")
+        return self.target
+
+
+class Trainer(ABC, Generic[S]):
+    """One training algorithm; hyper-parameters are its `settings`, never a subclass.
+
+    Args:
+        settings: typed settings, all of them.
+        plan: what the planner decided.
+        configuration: the one to train, patch and batch already replaced by the settings' where given.
+    """
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[Settings]]
+    needs: ClassVar[Mapping[str, Need]] = {"labelled": Need()}
+    second_order: ClassVar[bool] = False
+    exports: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "head")
+
+    def __init__(self, settings: S, plan: Plan, configuration: Configuration) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.configuration = configuration
+
+    @abstractmethod
+    def build(self) -> Parts:
+        """The network as named parts; a part whose parameters need no gradient is not given to the optimiser."""
+
+    @abstractmethod
+    def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
+        """Scalar loss terms by name; each yielded mapping is one graph, backpropagated before the next is built."""
+
+    def backward(self, terms: dict[str, Tensor], parts: Parts) -> None:
+        """Turns one group of terms into gradients; the default is the backward pass of their sum."""
+        torch.stack(list(terms.values())).sum().backward()
+
+    def after_step(self, parts: Parts) -> None:
+        """Called after each optimiser step: momentum encoders, queues."""
+
+    def validate(self, parts: Parts, batches: Iterable[Mapping[str, Batch]]) -> dict[str, float]:
+        """Scores on validation batches, without gradient; the first is the one "best" and early stopping go by, higher is better."""
+        return {}

@@ -1,0 +1,61 @@
+"""What goes wrong for a user, as exceptions the command line prints without a traceback.
+
+Every message reads ``what was asked: what was found, where; what to do``. A mistake in the program itself stays an
+ordinary exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SelfcfgError(Exception):
+    """Something a user can mend.
+
+    Args:
+        asked: what was being done, and on what (a file, a case, an option).
+        found: what was found there instead, with the value.
+        remedy: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, asked: str, found: str, remedy: str = "") -> None:
+        super().__init__(f"{asked}: {found}" + (f"; {remedy}" if remedy else ""))
+        self.asked, self.found, self.remedy = asked, found, remedy
+
+    def __reduce__(self) -> tuple[type[SelfcfgError], tuple[str, str, str]]:
+        return type(self), (self.asked, self.found, self.remedy)
+
+
+class UsageError(SelfcfgError):
+    """The command or a setting was used wrongly (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(SelfcfgError):
+    """An image, a label or a file that describes them is not usable."""
+
+
+class WorkerDied(SelfcfgError):
+    """A worker process ended without an answer; the message names the case and the likely cause."""
+
+
+class TrainingDiverged(SelfcfgError):
+    """A loss became NaN or infinite; the message names the cases of the batch."""
+
+
+class Stopped(SelfcfgError):
+    """Stopped on request (SIGINT, SIGTERM); everything is saved and the same command continues (exit code 75)."""
+
+    exit_code = 75
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint naming the closest known name and all of them, for the end of an error message."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    listed = ", ".join(names) or "none"
+    return f"did you mean '{close[0]}'? (known: {listed})" if close else f"known: {listed}"

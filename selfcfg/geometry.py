@@ -1,0 +1,75 @@
+"""Where an image lies in the world. Array order is (z, y, x) everywhere; world coordinates are LPS millimetres."""
+
+from __future__ import annotations
+
+import math
+
+from selfcfg.records import Record
+
+Vector = tuple[float, float, float]
+Shape = tuple[int, int, int]
+
+FLAT_SPACING = 999.0
+"""Spacing given to the missing axis of a 2D image, in mm: coarser than any real one, so that axis is never resampled."""
+
+
+class Geometry(Record):
+    """Shape, spacing and place of one image.
+
+    A 2D image has Z = 1 and ``spacing[0] == FLAT_SPACING``; `dimensions` says what the file itself holds.
+
+    Args:
+        shape: voxels along (z, y, x).
+        spacing: mm along (z, y, x), positive.
+        origin: world position (x, y, z) of the first voxel, LPS mm.
+        direction: row-major 3x3 matrix whose columns are the world directions of the x, y and z axes (SimpleITK's).
+        dimensions: 2 for a raster image or a 2D volume file, else 3.
+    """
+
+    shape: Shape
+    spacing: Vector
+    origin: Vector = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    dimensions: int = 3
+
+    @property
+    def orientation(self) -> str:
+        """Where each array axis (z, y, x) points, nearest anatomical letter each: "SPL" is the identity in LPS."""
+        letters = ("LR", "PA", "SI")
+        code = ""
+        for axis in (2, 1, 0):
+            column = [self.direction[3 * row + axis] for row in range(3)]
+            row = max(range(3), key=lambda index: abs(column[index]))
+            code += letters[row][0 if column[row] >= 0 else 1]
+        return code
+
+    @property
+    def left_right_axis(self) -> int | None:
+        """The array axis (0 = z) closest to left-right, or None for a 2D image whose axes are not anatomical."""
+        if self.dimensions == 2:
+            return None
+        return next(axis for axis, letter in enumerate(self.orientation) if letter in "LR")
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel in mm3; area of one pixel in mm2 for a 2D image."""
+        sides = self.spacing[1:] if self.dimensions == 2 else self.spacing
+        return math.prod(sides)
+
+    def differences(self, other: Geometry, tolerance: float = 1e-4) -> list[str]:
+        """What differs from `other`, in words; spacing and place compared to `tolerance` voxels, direction absolutely."""
+        found = []
+        if self.shape != other.shape:
+            found.append(f"shape {self.shape} and {other.shape}")
+        if any(abs(a - b) > tolerance * max(a, b) for a, b in zip(self.spacing, other.spacing, strict=True)):
+            found.append(f"spacing {_rounded(self.spacing)} and {_rounded(other.spacing)} mm")
+        if any(abs(a - b) > tolerance for a, b in zip(self.direction, other.direction, strict=True)):
+            found.append(f"direction {_rounded(self.direction)} and {_rounded(other.direction)}")
+        reach = tolerance * min(min(self.spacing), min(other.spacing)) * 10
+        if any(abs(a - b) > reach for a, b in zip(self.origin, other.origin, strict=True)):
+            found.append(f"origin {_rounded(self.origin)} and {_rounded(other.origin)} mm")
+        return found
+
+
+def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(value, 5) for value in values)

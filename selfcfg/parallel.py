@@ -1,0 +1,161 @@
+"""The same function on many cases in several processes, where one bad case never stops the others.
+
+A process that dies is reported with its case, the signal that ended it and the likely cause, and is replaced.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import TypeVar
+
+import psutil
+
+from selfcfg.errors import SelfcfgError, WorkerDied
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MEMORY_SHARE = 0.8
+"""Share of the memory that was free at the start which all workers together may be expected to use."""
+
+
+def default_jobs() -> int:
+    """The number of processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_cases(
+    function: Callable[[Item], Result],
+    items: Mapping[str, Item],
+    *,
+    jobs: int,
+    doing: str,
+    memory: Callable[[Item], int] | None = None,
+) -> Iterator[tuple[str, Result | SelfcfgError]]:
+    """Yields each item's name with its result, or with the error it ended in, in the order they finish.
+
+    Args:
+        function: a module-level function of one item.
+        items: name of the case (for messages) to the item.
+        jobs: worker processes at most; with 1 everything runs in this process.
+        doing: what is being done, for messages, such as "preprocess".
+        memory: an estimate of the bytes an item needs; workers are held back so that the sum fits the free memory.
+
+    Raises:
+        Exception: what `function` raised, when it is a mistake of the program rather than a `SelfcfgError`.
+    """
+    jobs = min(jobs, len(items))
+    if jobs <= 1:
+        for name, item in items.items():
+            try:
+                yield name, function(item)
+            except SelfcfgError as error:
+                yield name, error
+        return
+    yield from _Pool(function, items, jobs, doing, memory).results()
+
+
+class _Pool:
+    """Workers with one pipe each, so that a death is known to belong to one case."""
+
+    def __init__(
+        self,
+        function: Callable[[Item], Result],
+        items: Mapping[str, Item],
+        jobs: int,
+        doing: str,
+        memory: Callable[[Item], int] | None,
+    ) -> None:
+        self.function, self.items, self.jobs, self.doing = function, items, jobs, doing
+        self.cost = {name: memory(item) if memory else 0 for name, item in items.items()}
+        self.waiting = deque(items)
+        self.idle: list[tuple[BaseProcess, Connection]] = []
+        self.busy: dict[Connection, tuple[BaseProcess, str]] = {}
+        self.budget = psutil.virtual_memory().available * MEMORY_SHARE
+
+    def results(self) -> Iterator[tuple[str, Result | SelfcfgError]]:
+        try:
+            while self.waiting or self.busy:
+                self._hand_out()
+                for connection in wait(list(self.busy)):
+                    process, name = self.busy.pop(connection)  # type: ignore[index]
+                    yield name, self._receive(process, connection, name)  # type: ignore[arg-type]
+        finally:
+            for process in [*(process for process, _ in self.idle), *(process for process, _ in self.busy.values())]:
+                process.terminate()
+                process.join()
+
+    def _hand_out(self) -> None:
+        while self.waiting and len(self.busy) < self.jobs and self._fits(self.waiting[0]):
+            process, connection = self.idle.pop() if self.idle else self._start()
+            name = self.waiting.popleft()
+            connection.send(self.items[name])
+            self.busy[connection] = (process, name)
+
+    def _fits(self, name: str) -> bool:
+        used = sum(self.cost[running] for _, running in self.busy.values())
+        return not self.busy or used + self.cost[name] <= self.budget
+
+    def _start(self) -> tuple[BaseProcess, Connection]:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(self.function, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def _receive(self, process: BaseProcess, connection: Connection, name: str) -> Result | SelfcfgError:
+        try:
+            good, answer = connection.recv()
+        except EOFError:
+            process.join()
+            return WorkerDied(f"{self.doing} case '{name}'", _cause_of_death(process.exitcode), _remedy(process.exitcode))
+        self.idle.append((process, connection))
+        if good or isinstance(answer, SelfcfgError):
+            return answer  # type: ignore[no-any-return]
+        raise RuntimeError(f"{self.doing} case '{name}' failed in a worker:\n{answer}")
+
+
+def _work(function: Callable[[Item], Result], connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _one_thread()
+    while True:
+        try:
+            item = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: tuple[bool, object] = (True, function(item))
+        except SelfcfgError as error:
+            answer = (False, error)
+        except BaseException:  # noqa: BLE001 - whatever it was, the parent must hear of it
+            answer = (False, traceback.format_exc())
+        connection.send(answer)
+
+
+def _one_thread() -> None:
+    """Each worker has one core's worth of work; more threads only get in each other's way."""
+    import torch  # noqa: PLC0415 - the parent may never need it
+
+    torch.set_num_threads(1)
+
+
+def _cause_of_death(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        free = psutil.virtual_memory().available / 2**30
+        return f"its worker process was ended by {name} ({free:.1f} GB of memory free now)"
+    return f"its worker process ended with exit code {exitcode}"
+
+
+def _remedy(exitcode: int | None) -> str:
+    if exitcode == -signal.SIGKILL:
+        return "most likely the machine ran out of memory: use fewer --jobs or a machine with more memory"
+    return "run it again with --jobs 1 --debug to see the error itself"

@@ -1,0 +1,68 @@
+"""Progress with the time left, on stderr: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+LINE_SECONDS = 15.0
+"""Shortest time between two plain lines."""
+
+Step = Callable[[str], None]
+"""Called once for each finished item, with a short note such as the item's name or the newest loss."""
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Step]:
+    """Shows how far `what` is, out of `total` items; yields the function to call after each item."""
+    if total > 0 and sys.stderr.isatty():
+        with _bar(what, total) as step:
+            yield step
+    else:
+        yield _lines(what, total)
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Step]:
+    from rich.console import Console  # noqa: PLC0415 - only a terminal pays for it
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total, note="")
+        yield lambda note: bar.update(task, advance=1, note=note)
+
+
+def _lines(what: str, total: int) -> Step:
+    start = last = time.monotonic()
+    done = 0
+
+    def step(note: str) -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if done == total or now - last >= LINE_SECONDS:
+            last = now
+            left = (now - start) / done * (total - done)
+            sys.stderr.write(f"{what}: {done}/{total}, {duration(left)} left  {note}".rstrip() + "\n")
+            sys.stderr.flush()
+
+    return step
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words: "45 s", "3 min 20 s", "2 h 05 min"."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def say(text: str) -> None:
+    """Writes one line about what is going on to stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

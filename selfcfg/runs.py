@@ -1,0 +1,128 @@
+"""The folder of one training run: every path in it, and the record that says what made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfcfg.errors import DataError, UsageError
+from selfcfg.records import Record
+
+
+class RunRecord(Record):
+    """What made a run: enough to repeat it, and to refuse a run that would be another one.
+
+    Args:
+        dataset: folder name of the dataset.
+        trainer: entry-point name.
+        planner: entry-point name.
+        configuration: name within the plan.
+        fold: fold number, or "all".
+        settings: the trainer's typed settings as JSON.
+        label_fraction: share of the training subjects whose labels were used.
+        seed: of every random number.
+        init: what the weights were taken from, or None.
+        plan_hash: content hash of the plan.
+        data_hash: hash over the sources of the training cases.
+        train: ids of the training cases.
+        validation: ids of the validation cases.
+        versions: of selfcfg, Python and the packages that change results.
+        machine: processor or accelerator, threads, precision: what bit-for-bit repetition depends on.
+        status: "running" or "finished".
+    """
+
+    dataset: str
+    trainer: str
+    planner: str
+    configuration: str
+    fold: int | str
+    settings: dict[str, Any]
+    label_fraction: float
+    seed: int
+    init: str | None
+    plan_hash: str
+    data_hash: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    versions: dict[str, str]
+    machine: dict[str, str | int]
+    status: str = "running"
+
+    def identity(self) -> dict[str, Any]:
+        """What two runs must share to be the same run; versions, machine and status are left out."""
+        return self.model_dump(mode="json", exclude={"versions", "machine", "status"})
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run (one fold)."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """run.json."""
+        return self.path / "run.json"
+
+    @property
+    def plan(self) -> Path:
+        """The plan the run was made with."""
+        return self.path / "plan.json"
+
+    @property
+    def log(self) -> Path:
+        """One JSON line an epoch."""
+        return self.path / "log.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        """The training curves as a picture."""
+        return self.path / "curves.png"
+
+    @property
+    def last(self) -> Path:
+        """The newest local checkpoint."""
+        return self.path / "last.pt"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the newest."""
+        return self.path / "previous.pt"
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best epoch by the moving average of the validation Dice."""
+        return self.path / "best.safetensors"
+
+    @property
+    def final(self) -> Path:
+        """Weights at the end of training."""
+        return self.path / "final.safetensors"
+
+    @property
+    def validation(self) -> Path:
+        """Predictions and scores of the fold's validation cases."""
+        return self.path / "validation"
+
+
+def experiment_name(trainer: str, planner: str, configuration: str, name: str | None = None) -> str:
+    """The folder name of an experiment, the parent of its folds."""
+    return "__".join(part for part in (trainer, planner, configuration, name) if part)
+
+
+def fold_folders(path: Path) -> list[RunFolder]:
+    """The folds of a run given as an experiment folder or as one fold folder, in order.
+
+    Raises:
+        UsageError: there is no such folder.
+        DataError: the folder holds no run.
+    """
+    if not path.is_dir():
+        raise UsageError(f"run {path}", "there is no such folder", "give an experiment folder or one of its fold_* folders")
+    if (path / "run.json").is_file():
+        return [RunFolder(path)]
+    folds = [RunFolder(folder) for folder in sorted(path.glob("fold_*")) if (folder / "run.json").is_file()]
+    if not folds:
+        raise DataError(f"run {path}", "no run.json in it or in a fold_* folder", "train first, or give another folder")
+    return folds
