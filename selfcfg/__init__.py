@@ -24,7 +24,20 @@ _PUBLIC = {
     "load_model": "selfcfg.engine.predict",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "Batch",
+    "Dataset",
+    "Fingerprint",
+    "Geometry",
+    "LabelSchema",
+    "Plan",
+    "SelfcfgError",
+    "Settings",
+    "Topology",
+    "Trainer",
+    "__version__",
+    "load_model",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,8 +19,25 @@ VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 FILE_ENDINGS = VOLUME_ENDINGS + RASTER_ENDINGS
 
 INFORMATION_KEYS = frozenset(
-    "name description reference release licence license modality tensorImageSize numTest training test author "
-    "citation converted_by dataset_name evaluation version".split()
+    [
+        "name",
+        "description",
+        "reference",
+        "release",
+        "licence",
+        "license",
+        "modality",
+        "tensorImageSize",
+        "numTest",
+        "training",
+        "test",
+        "author",
+        "citation",
+        "converted_by",
+        "dataset_name",
+        "evaluation",
+        "version",
+    ]
 )
 """Keys of dataset.json that only inform a reader."""
 
@@ -52,12 +69,12 @@ class DatasetDescription(Record):
     """The content of dataset.json.
 
     Args:
-        channel_names: channel index ("0", ...) to its name; the name chooses the normalisation ("CT", "RGB_to_0_1", ...).
+        channel_names: channel index ("0", ...) to its name; the name chooses the normalisation ("CT", ...).
         labels: see `LabelSchema`.
         numTraining: number of training cases.
         file_ending: suffix of images and labels, with the dot.
         regions_class_order: see `LabelSchema`.
-        overwrite_image_reader_writer: an nnU-Net reader name, kept for the peer; the reader here follows from the suffix.
+        overwrite_image_reader_writer: a reader name of nnU-Net, only kept; the reader here follows from the suffix.
         dataset: explicit listing that replaces the two folders.
         selfcfg: notes of our own converters.
     """
@@ -87,7 +104,9 @@ class DatasetDescription(Record):
                 f'channel_names must be numbered "0", "1", ... as {{"0": "CT"}}, found keys {list(self.channel_names)}'
             )
         if self.file_ending not in FILE_ENDINGS:
-            raise ValueError(f"file_ending '{self.file_ending}' is not supported, " + nearest(self.file_ending, FILE_ENDINGS))
+            raise ValueError(
+                f"file_ending '{self.file_ending}' is not supported, " + nearest(self.file_ending, FILE_ENDINGS)
+            )
         for key in self.unknown_keys:
             hint = nearest(key, type(self).model_fields)
             if hint.startswith("did you mean"):
@@ -109,6 +128,11 @@ class DatasetDescription(Record):
     def channels(self) -> tuple[str, ...]:
         """Channel names in order."""
         return tuple(self.channel_names[str(index)] for index in range(len(self.channel_names)))
+
+    @property
+    def label_ending(self) -> str:
+        """Suffix of labels and predictions: that of the images, or .png where images are JPEG, which changes values."""
+        return ".png" if self.file_ending in (".jpg", ".jpeg") else self.file_ending
 
     @property
     def is_raster(self) -> bool:
@@ -152,10 +176,12 @@ class Dataset(Record):
         file = root / "dataset.json"
         content = read_json(file)
         description = DatasetDescription.parse(content, str(file))
-        cases = _listed(root, description) if description.dataset else _found(root, description)
+        cases = find_cases(root, description)
         if not cases:
-            raise DataError(f"open {root}", "no training case was found", "put images into imagesTr and labels into labelsTr")
-        return cls(root=root, description=description, cases=tuple(sorted(cases, key=lambda case: case.id)))
+            raise DataError(
+                f"open {root}", "no training case was found", "put images into imagesTr and labels into labelsTr"
+            )
+        return cls(root=root, description=description, cases=cases)
 
     def case(self, identifier: str) -> Case:
         """The case with this id.
@@ -166,7 +192,15 @@ class Dataset(Record):
         for case in self.cases:
             if case.id == identifier:
                 return case
-        raise DataError(f"case '{identifier}' of {self.name}", "no such case", nearest(identifier, [c.id for c in self.cases]))
+        raise DataError(
+            f"case '{identifier}' of {self.name}", "no such case", nearest(identifier, [c.id for c in self.cases])
+        )
+
+
+def find_cases(root: Path, description: DatasetDescription) -> tuple[Case, ...]:
+    """The training cases of a dataset folder, sorted by id: those listed in dataset.json, else those in imagesTr."""
+    cases = _listed(root, description) if description.dataset else _found(root, description)
+    return tuple(sorted(cases, key=lambda case: case.id))
 
 
 def channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
@@ -187,7 +221,7 @@ def _found(root: Path, description: DatasetDescription) -> list[Case]:
             Case(
                 id=identifier,
                 images=tuple(channels[index] for index in sorted(channels)),
-                label=root / "labelsTr" / f"{identifier}{ending}",
+                label=root / "labelsTr" / f"{identifier}{description.label_ending}",
                 subject=description.selfcfg.subjects.get(identifier, identifier),
             )
         )

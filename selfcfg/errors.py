@@ -59,3 +59,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     listed = ", ".join(names) or "none"
     return f"did you mean '{close[0]}'? (known: {listed})" if close else f"known: {listed}"
+
+
+def listed(names: Iterable[str], shown: int = 5, separator: str = ", ") -> str:
+    """The first few names, and how many more there are."""
+    everything = list(names)
+    more = f" and {len(everything) - shown} more" if len(everything) > shown else ""
+    return separator.join(everything[:shown]) + more

@@ -64,7 +64,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(f"read {path}", "there is no such file", "check the path, or run the step that makes it") from error
+        raise DataError(
+            f"read {path}", "there is no such file", "check the path, or run the step that makes it"
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"read {path}", f"not valid JSON ({error})", "mend the file or make it again") from error
     except OSError as error:

@@ -34,6 +34,8 @@ class CaseFingerprint(Record):
         intensities: foreground statistics of each channel, None where the case has no foreground.
         voxels: count of each label value.
         source: hash of the files the case was measured from.
+        quantiles: foreground intensities of each channel at the `QUANTILES`, as numbers in one line of text, so that
+            the statistics of all cases can be pooled again when one is added; "" where the case has no foreground.
     """
 
     case: str
@@ -46,6 +48,7 @@ class CaseFingerprint(Record):
     intensities: tuple[ChannelStatistics | None, ...]
     voxels: dict[int, int]
     source: str
+    quantiles: tuple[str, ...] = ()
 
 
 class Fingerprint(Record):
@@ -57,6 +60,8 @@ class Fingerprint(Record):
         foreground_intensity_properties_per_channel: statistics over all cases by channel index ("0", ...).
         median_relative_size_after_cropping: median over cases of cropped volume by full volume.
         cases: per-case values; empty when the file was made by nnU-Net.
+        ignore: the label value that did not count as foreground because it means "not annotated", or None.
+        version: counts changes of what is measured; 0 when the file was made by nnU-Net.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -66,6 +71,8 @@ class Fingerprint(Record):
     foreground_intensity_properties_per_channel: dict[str, ChannelStatistics]
     median_relative_size_after_cropping: float
     cases: tuple[CaseFingerprint, ...] = ()
+    ignore: int | None = None
+    version: int = 0
 
     @property
     def n_cases(self) -> int:
@@ -75,7 +82,7 @@ class Fingerprint(Record):
     @property
     def left_right_axes(self) -> tuple[int, ...]:
         """The array axes (0 = z) that run left-right in some 3D case; none where orientations are not known."""
-        found = set()
+        found: set[int] = set()
         for case in self.cases:
             if case.dimensions == 3:
                 found.update(axis for axis, letter in enumerate(case.orientation) if letter in "LR")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from selfcfg.records import Record
 
@@ -10,7 +11,7 @@ Vector = tuple[float, float, float]
 Shape = tuple[int, int, int]
 
 FLAT_SPACING = 999.0
-"""Spacing given to the missing axis of a 2D image, in mm: coarser than any real one, so that axis is never resampled."""
+"""Spacing given to the missing axis of a 2D image, in mm: coarser than any real one, so never resampled."""
 
 
 class Geometry(Record):
@@ -57,7 +58,7 @@ class Geometry(Record):
         return math.prod(sides)
 
     def differences(self, other: Geometry, tolerance: float = 1e-4) -> list[str]:
-        """What differs from `other`, in words; spacing and place compared to `tolerance` voxels, direction absolutely."""
+        """What differs from `other`, in words; spacing and place to `tolerance` voxels, direction absolutely."""
         found = []
         if self.shape != other.shape:
             found.append(f"shape {self.shape} and {other.shape}")
@@ -65,10 +66,15 @@ class Geometry(Record):
             found.append(f"spacing {_rounded(self.spacing)} and {_rounded(other.spacing)} mm")
         if any(abs(a - b) > tolerance for a, b in zip(self.direction, other.direction, strict=True)):
             found.append(f"direction {_rounded(self.direction)} and {_rounded(other.direction)}")
-        reach = tolerance * min(min(self.spacing), min(other.spacing)) * 10
+        reach = tolerance * min(*self.spacing, *other.spacing) * 10
         if any(abs(a - b) > reach for a, b in zip(self.origin, other.origin, strict=True)):
             found.append(f"origin {_rounded(self.origin)} and {_rounded(other.origin)} mm")
         return found
+
+
+def times(values: Iterable[float]) -> str:
+    """Numbers of several axes as text, such as "5 x 0.78 x 0.78"; four digits at most, whole numbers in full."""
+    return " x ".join(f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}" for value in values)
 
 
 def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:

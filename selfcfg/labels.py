@@ -1,4 +1,4 @@
-"""What the integer values of a label map mean: classes, overlapping regions, and the value that means "not annotated"."""
+"""What the integer values of a label map mean: classes, overlapping regions, and "not annotated"."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class LabelSchema(Record):
 
     @property
     def lateral_pairs(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of classes whose names differ only in a word for left and right, such as ("left kidney", "right kidney")."""
+        """Pairs of classes whose names differ only in a word for left and right: ("left kidney", "right kidney")."""
         by_words = {tuple(_words(name)): name for name in self.targets}
         pairs = []
         for left, right in _SIDES:

@@ -1,16 +1,20 @@
 """The same function on many cases in several processes, where one bad case never stops the others.
 
-A process that dies is reported with its case, the signal that ended it and the likely cause, and is replaced.
+A process that dies is replaced. A case whose process was killed while others ran, most likely for want of memory, is
+tried once more on its own; a case that fails again is reported with the signal that ended it and the likely cause.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
@@ -24,6 +28,13 @@ Result = TypeVar("Result")
 
 MEMORY_SHARE = 0.8
 """Share of the memory that was free at the start which all workers together may be expected to use."""
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+)
 
 
 def default_jobs() -> int:
@@ -74,7 +85,7 @@ class _Pool:
         memory: Callable[[Item], int] | None,
     ) -> None:
         self.function, self.items, self.jobs, self.doing = function, items, jobs, doing
-        self.cost = {name: memory(item) if memory else 0 for name, item in items.items()}
+        self.cost: dict[str, float] = {name: memory(item) if memory else 0 for name, item in items.items()}
         self.waiting = deque(items)
         self.idle: list[tuple[BaseProcess, Connection]] = []
         self.busy: dict[Connection, tuple[BaseProcess, str]] = {}
@@ -84,9 +95,15 @@ class _Pool:
         try:
             while self.waiting or self.busy:
                 self._hand_out()
-                for connection in wait(list(self.busy)):
-                    process, name = self.busy.pop(connection)  # type: ignore[index]
-                    yield name, self._receive(process, connection, name)  # type: ignore[arg-type]
+                ready = wait(list(self.busy))
+                for connection in [connection for connection in self.busy if connection in ready]:
+                    process, name = self.busy.pop(connection)
+                    answer = self._receive(process, connection, name)
+                    if isinstance(answer, WorkerDied) and self._may_be_retried(process, name):
+                        self.cost[name] = math.inf
+                        self.waiting.append(name)
+                    else:
+                        yield name, answer
         finally:
             for process in [*(process for process, _ in self.idle), *(process for process, _ in self.busy.values())]:
                 process.terminate()
@@ -94,14 +111,26 @@ class _Pool:
 
     def _hand_out(self) -> None:
         while self.waiting and len(self.busy) < self.jobs and self._fits(self.waiting[0]):
-            process, connection = self.idle.pop() if self.idle else self._start()
+            process, connection = self._worker()
             name = self.waiting.popleft()
-            connection.send(self.items[name])
             self.busy[connection] = (process, name)
+            with suppress(BrokenPipeError):  # receiving from it will tell that it died
+                connection.send(self.items[name])
+
+    def _worker(self) -> tuple[BaseProcess, Connection]:
+        while self.idle:
+            process, connection = self.idle.pop()
+            if process.is_alive():
+                return process, connection
+            connection.close()
+        return self._start()
 
     def _fits(self, name: str) -> bool:
         used = sum(self.cost[running] for _, running in self.busy.values())
         return not self.busy or used + self.cost[name] <= self.budget
+
+    def _may_be_retried(self, process: BaseProcess, name: str) -> bool:
+        return process.exitcode == -signal.SIGKILL and bool(self.busy) and self.cost[name] < math.inf
 
     def _start(self) -> tuple[BaseProcess, Connection]:
         context = multiprocessing.get_context("spawn")
@@ -114,9 +143,12 @@ class _Pool:
     def _receive(self, process: BaseProcess, connection: Connection, name: str) -> Result | SelfcfgError:
         try:
             good, answer = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             process.join()
-            return WorkerDied(f"{self.doing} case '{name}'", _cause_of_death(process.exitcode), _remedy(process.exitcode))
+            connection.close()
+            return WorkerDied(
+                f"{self.doing} case '{name}'", _cause_of_death(process.exitcode), _remedy(process.exitcode)
+            )
         self.idle.append((process, connection))
         if good or isinstance(answer, SelfcfgError):
             return answer  # type: ignore[no-any-return]
@@ -137,14 +169,19 @@ def _work(function: Callable[[Item], Result], connection: Connection) -> None:
             answer = (False, error)
         except BaseException:  # noqa: BLE001 - whatever it was, the parent must hear of it
             answer = (False, traceback.format_exc())
-        connection.send(answer)
+        try:
+            connection.send(answer)
+        except BrokenPipeError:
+            return
+        except Exception:  # noqa: BLE001 - an answer that cannot be pickled
+            connection.send((False, traceback.format_exc()))
 
 
 def _one_thread() -> None:
     """Each worker has one core's worth of work; more threads only get in each other's way."""
-    import torch  # noqa: PLC0415 - the parent may never need it
-
-    torch.set_num_threads(1)
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _cause_of_death(exitcode: int | None) -> str:

@@ -21,7 +21,7 @@ PREPROCESSING_VERSION = 1
 
 
 class Reason(Record):
-    """One decision: what was decided, its value as text, by which rule and from which facts, and what would change it."""
+    """One decision: what was decided, its value as text, by which rule, from which facts, and what would change it."""
 
     what: str
     value: str
@@ -140,6 +140,8 @@ class Plan(Record):
                 "normalization": configuration.normalization,
                 "use_mask_for_norm": configuration.use_mask_for_norm,
                 "labels": self.labels.model_dump(mode="json"),
-                "intensities": [s.model_dump() for s in self.intensities] if "ct" in configuration.normalization else None,
+                "intensities": [s.model_dump() for s in self.intensities]
+                if "ct" in configuration.normalization
+                else None,
             }
         )[:8]

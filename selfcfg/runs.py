@@ -119,7 +119,9 @@ def fold_folders(path: Path) -> list[RunFolder]:
         DataError: the folder holds no run.
     """
     if not path.is_dir():
-        raise UsageError(f"run {path}", "there is no such folder", "give an experiment folder or one of its fold_* folders")
+        raise UsageError(
+            f"run {path}", "there is no such folder", "give an experiment folder or one of its fold_* folders"
+        )
     if (path / "run.json").is_file():
         return [RunFolder(path)]
     folds = [RunFolder(folder) for folder in sorted(path.glob("fold_*")) if (folder / "run.json").is_file()]

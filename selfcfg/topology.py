@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 from selfcfg.records import Record
@@ -35,3 +37,51 @@ class Topology(Record):
     def n_stages(self) -> int:
         """Encoder stages, bottleneck included."""
         return len(self.features)
+
+    @property
+    def divisors(self) -> tuple[int, ...]:
+        """What each edge of a patch must be a multiple of: the product of the strides along that axis."""
+        return tuple(math.prod(along) for along in zip(*self.strides, strict=True))
+
+    def feature_elements(self, patch_size: Sequence[int], n_heads: int) -> int:
+        """The number of values that the convolutions write for one patch: the planner's measure of memory.
+
+        Counted are the outputs of every convolution and transposed convolution, of residual blocks also of the
+        skip branch where it changes the shape, and the segmentation map at full resolution alone. Normalisations,
+        non-linearities, the weights and the maps of deep supervision are not.
+
+        Args:
+            patch_size: voxels along each axis of the network, multiples of `divisors`.
+            n_heads: channels of the segmentation map.
+
+        Source: nnU-Net v2.8.1, ``compute_conv_feature_map_size`` of dynamic-network-architectures.
+        """
+        voxels = []
+        edges = tuple(patch_size)
+        for stride in self.strides:
+            edges = tuple(edge // step for edge, step in zip(edges, stride, strict=True))
+            voxels.append(math.prod(edges))
+        encoder = sum(
+            outputs * features * count
+            for outputs, features, count in zip(self._encoder_outputs(), self.features, voxels, strict=True)
+        )
+        # zip stops before the bottleneck, which has no decoder stage
+        decoder = sum(
+            (blocks + 1) * features * count
+            for blocks, features, count in zip(self.decoder_blocks, self.features, voxels, strict=False)
+        )
+        stem = self.features[0] * math.prod(patch_size) if self.kind == "residual" else 0
+        head = n_heads * voxels[0] if self.decoder_blocks else 0
+        return stem + encoder + decoder + head
+
+    def _encoder_outputs(self) -> list[int]:
+        """Tensors of the stage's size that each encoder stage writes."""
+        if self.kind == "plain":
+            return list(self.encoder_blocks)
+        before = (self.features[0], *self.features)
+        return [
+            2 * blocks + (max(stride) > 1 or features != previous)
+            for blocks, stride, features, previous in zip(
+                self.encoder_blocks, self.strides, self.features, before, strict=False
+            )
+        ]

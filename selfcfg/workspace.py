@@ -41,7 +41,9 @@ class Workspace(Record):
             number = int(folder.name[7:10])
             if number in found:
                 raise UsageError(
-                    f"dataset {number}", f"both {found[number].name} and {folder.name} have this id in {self.raw}", "rename one"
+                    f"dataset {number}",
+                    f"both {found[number].name} and {folder.name} have this id in {self.raw}",
+                    "rename one",
                 )
             found[number] = folder
         return found
@@ -72,9 +74,13 @@ class Workspace(Record):
         if not 0 < number < 1000:
             raise UsageError(f"dataset id {number}", "ids have three digits", "choose one from 1 to 999")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-            raise UsageError(f"dataset name '{name}'", "only letters, digits, '-' and '_' are allowed", "choose another name")
+            raise UsageError(
+                f"dataset name '{name}'", "only letters, digits, '-' and '_' are allowed", "choose another name"
+            )
         folder = self.raw / f"Dataset{number:03d}_{name}"
         taken = self.datasets().get(number)
         if taken is not None:
-            raise UsageError(f"dataset id {number}", f"{taken} exists already", "choose another id or remove that folder")
+            raise UsageError(
+                f"dataset id {number}", f"{taken} exists already", "choose another id or remove that folder"
+            )
         return folder

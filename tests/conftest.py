@@ -26,7 +26,7 @@ USERS_OWN = ("SELFCFG_WORKSPACE", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_r
 
 @pytest.fixture(autouse=True)
 def leave_no_trace() -> Iterator[None]:
-    """Environment, working folder, seeds and thread counts are the same before every test, whatever the last one did."""
+    """Environment, working folder, seeds and threads are the same before every test, whatever the last one did."""
     environment, folder = dict(os.environ), Path.cwd()
     for name in USERS_OWN:
         os.environ.pop(name, None)

@@ -14,6 +14,7 @@ from selfcfg.dataset import Dataset
 from selfcfg.errors import UsageError
 from selfcfg.files import write_json
 from selfcfg.geometry import FLAT_SPACING, Geometry, Shape, Vector
+from selfcfg.io import write_image, write_label
 
 LABELS = {"background": 0, "organ": 1, "lesion": 2}
 
@@ -29,11 +30,12 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Kind:
-    """Which files to write: their suffix, how many axes a case has, and whether channels are the colours of a picture."""
+    """Which files to write: their suffix, the axes of a case, and whether channels are the colours of a picture."""
 
     ending: str
     dimensions: int
-    color: bool = False
+    color: bool
+    mean_shape: Shape
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -69,18 +71,22 @@ def make_synthetic(
         UsageError: the folder exists already, or an argument cannot be used.
     """
     if destination.exists():
-        raise UsageError(f"make a synthetic dataset in {destination}", "it exists already", "choose another folder or remove it")
+        raise UsageError(
+            f"make a synthetic dataset in {destination}", "it exists already", "choose another folder or remove it"
+        )
     if dimensions not in (2, 3) or (color and dimensions == 3):
-        raise UsageError("synthetic dataset", f"dimensions={dimensions}, color={color}", "choose 3, or 2 with or without color")
+        raise UsageError(
+            "synthetic dataset", f"dimensions={dimensions}, color={color}", "choose 3, or 2 with or without color"
+        )
     if n_cases < 1:
         raise UsageError("synthetic dataset", f"{n_cases} cases asked for", "ask for at least one")
-    kind = _Kind(".png" if dimensions == 2 else ".nii.gz", dimensions, color)
+    kind = _Kind(".png" if dimensions == 2 else ".nii.gz", dimensions, color, mean_shape)
     building = destination.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{destination.name}")
     try:
         for index in range(n_cases):
-            _write_case(building, "Tr", f"case_{index:03d}", _generator(seed, _CASE, index), kind, mean_shape)
+            _write_case(building, f"case_{index:03d}", "Tr", _generator(seed, _CASE, index), kind)
         for index in range(n_test):
-            _write_case(building, "Ts", f"test_{index:03d}", _generator(seed, _TEST, index), kind, mean_shape)
+            _write_case(building, f"test_{index:03d}", "Ts", _generator(seed, _TEST, index), kind)
         write_json(building / "dataset.json", _description(kind, n_cases, seed))
         building.rename(destination)
     finally:
@@ -104,13 +110,9 @@ def _description(kind: _Kind, n_cases: int, seed: int) -> dict[str, object]:
     }
 
 
-def _write_case(
-    root: Path, part: str, name: str, rng: np.random.Generator, kind: _Kind, mean_shape: Shape
-) -> None:
+def _write_case(root: Path, name: str, part: str, rng: np.random.Generator, kind: _Kind) -> None:
     """Draws one case and writes its image files and its label."""
-    from selfcfg.io import write_image, write_label  # noqa: PLC0415 - image libraries are slow to import
-
-    geometry = _draw_geometry(rng, kind, mean_shape)
+    geometry = _draw_geometry(rng, kind)
     label, image = _draw_case(rng, geometry)
     if kind.color:
         pictures = [np.stack([image[0], image[1], (image[0] + image[1]) / 2])]
@@ -126,8 +128,8 @@ def _as_bytes(picture: Array) -> NDArray[np.uint8]:
     return np.clip(np.round(picture * 128), 0, 255).astype(np.uint8)
 
 
-def _draw_geometry(rng: np.random.Generator, kind: _Kind, mean_shape: Shape) -> Geometry:
-    sizes = np.maximum(np.round(np.asarray(mean_shape) * rng.uniform(0.85, 1.15, 3)), 1).astype(int)
+def _draw_geometry(rng: np.random.Generator, kind: _Kind) -> Geometry:
+    sizes = np.maximum(np.round(np.asarray(kind.mean_shape) * rng.uniform(0.85, 1.15, 3)), 1).astype(int)
     in_plane = float(round(rng.uniform(0.85, 1.15), 3))
     through = float(round(rng.uniform(1.8, 2.6), 3))
     origin = tuple(float(value) for value in np.round(rng.uniform(-50, 50, 3), 2))
@@ -140,15 +142,16 @@ def _draw_geometry(rng: np.random.Generator, kind: _Kind, mean_shape: Shape) -> 
 def _draw_case(rng: np.random.Generator, geometry: Geometry) -> tuple[NDArray[np.uint8], Array]:
     """The label (Z, Y, X) and the image (2, Z, Y, X), about 0 to 2, of one case."""
     spacing: Vector = (1.0, *geometry.spacing[1:]) if geometry.dimensions == 2 else geometry.spacing
-    grid = np.stack(np.meshgrid(*(np.arange(n) * mm for n, mm in zip(geometry.shape, spacing, strict=True)), indexing="ij"))
+    axes = [np.arange(size) * mm for size, mm in zip(geometry.shape, spacing, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"))
     extent = np.asarray(geometry.shape) * np.asarray(spacing)
-    radii = extent * rng.uniform(0.24, 0.33, 3)
+    radii = extent * rng.uniform(0.28, 0.37, 3)
     center = (extent - spacing) / 2 + extent * rng.uniform(-0.08, 0.08, 3)
     flat = geometry.dimensions == 2
     turn = _rotation(rng, flat)
     organ = _ellipsoid(rng, grid, center, radii, turn)
     towards = turn @ (_direction(rng, flat) * radii)
-    lesion = _ellipsoid(rng, grid, center + 0.8 * towards, np.full(3, np.sort(radii)[1] * rng.uniform(0.45, 0.6)), turn)
+    lesion = _ellipsoid(rng, grid, center + 0.8 * towards, np.full(3, np.sort(radii)[1] * rng.uniform(0.5, 0.65)), turn)
     label = np.where(lesion > 0, 2, np.where(organ > 0, 1, 0)).astype(np.uint8)
     return label, _intensities(rng, grid / extent.max(), organ, lesion)
 
@@ -164,7 +167,7 @@ def _rotation(rng: np.random.Generator, flat: bool) -> Array:
     angle, tilt = rng.uniform(-0.6, 0.6), 0.0 if flat else rng.uniform(-0.2, 0.2)
     about_z = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     about_x = np.array([[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]])
-    return about_z @ about_x
+    return np.asarray(about_z @ about_x)
 
 
 def _ellipsoid(rng: np.random.Generator, grid: Array, center: Array, radii: Array, turn: Array) -> Array:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, cast
 
+from selfcfg import registry
 from selfcfg.dataset import DatasetDescription
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import Vector
@@ -32,3 +34,23 @@ class Planner(Protocol):
             spacing: target spacing (z, y, x) in mm that replaces the rule.
         """
         ...
+
+
+def plan_from_files(
+    fingerprint_file: Path,
+    dataset_json: Path,
+    planner: str,
+    memory_gb: float | None = None,
+    spacing: Vector | None = None,
+) -> tuple[Fingerprint, Plan]:
+    """The plan for a fingerprint file of selfcfg or nnU-Net and the dataset.json that belongs to it; no image is read.
+
+    Raises:
+        DataError: a file is missing or not what it should be.
+        UsageError: no such planner.
+    """
+    facts = Fingerprint.read(fingerprint_file)
+    description = DatasetDescription.read(dataset_json)
+    decide = cast(Planner, registry.load("planners", planner))
+    name = dataset_json.absolute().parent.name
+    return facts, decide(facts, description, dataset=name, memory_gb=memory_gb, spacing=spacing)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, Self, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from selfcfg.errors import SelfcfgError
@@ -38,9 +38,20 @@ class Settings(Record):
     augmentation: Literal["reference", "none"] = Field("reference", description="nnU-Net's list of transforms, or none")
     executor: Literal["torch", "batchgenerators"] = Field("torch", description="what applies the drawn augmentation")
     workers: int = Field(1, ge=0, description="processes that load patches; 0: the training process itself")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the device has it")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the device has it"
+    )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights; none: off")
-    patience: int | None = Field(None, ge=1, description="epochs without a better validation score before stopping early")
+    patience: int | None = Field(
+        None, ge=1, description="epochs without a better validation score before stopping early"
+    )
+    tensorboard: bool = Field(False, description="also write the curves for TensorBoard, beside log.jsonl")
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs must be below epochs ({self.epochs}), found {self.warmup_epochs}")
+        return self
 
 
 S = TypeVar("S", bound=Settings)
@@ -108,19 +119,35 @@ class Trainer(ABC, Generic[S]):
 
     @abstractmethod
     def build(self) -> Parts:
-        """The network as named parts; a part whose parameters need no gradient is not given to the optimiser."""
+        """The network as named parts; parameters that need no gradient are not given to the optimiser.
+
+        Everything that must survive an interruption is a parameter or a buffer of some part. Random numbers come from
+        torch's global generator, which was seeded.
+        """
 
     @abstractmethod
     def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
-        """Scalar loss terms by name; each yielded mapping is one graph, backpropagated before the next is built."""
+        """Scalar loss terms by name, not weighted; each mapping is one graph, backpropagated before the next is built.
+
+        Runs under autocast, on bare modules in training mode.
+        """
+
+    def weights(self) -> Mapping[str, float]:
+        """The weight of each loss term by name; a term that is not named has weight 1."""
+        return {}
 
     def backward(self, terms: dict[str, Tensor], parts: Parts) -> None:
-        """Turns one group of terms into gradients; the default is the backward pass of their sum."""
-        torch.stack(list(terms.values())).sum().backward()
+        """Turns one group of terms into gradients; the default is the backward pass of their weighted sum."""
+        weights = self.weights()
+        total = torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+        torch.autograd.backward(total)
 
     def after_step(self, parts: Parts) -> None:
-        """Called after each optimiser step: momentum encoders, queues."""
+        """Called after each optimiser step, without gradient: momentum encoders, queues."""
 
     def validate(self, parts: Parts, batches: Iterable[Mapping[str, Batch]]) -> dict[str, float]:
-        """Scores on validation batches, without gradient; the first is the one "best" and early stopping go by, higher is better."""
+        """Scores on validation batches; "best" and early stopping go by the first, and higher is better.
+
+        Runs without gradient, under autocast, on modules in evaluation mode. NaN: nothing to score.
+        """
         return {}

@@ -1,0 +1,1 @@
+"""Networks: a Topology turned into named parts."""

@@ -1,0 +1,70 @@
+"""The program: its commands, and how an error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from selfcfg import __version__
+from selfcfg.cli import data, inference, inspection, training
+from selfcfg.errors import SelfcfgError
+
+app = typer.Typer(
+    help="Self-configuring medical image segmentation. For research use; not a medical device.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(inspection.demo)
+app.add_typer(data.convert, name="convert")
+app.command("check")(data.check)
+app.command("fingerprint")(data.fingerprint)
+app.command("plan")(data.plan)
+app.command("preprocess")(data.preprocess)
+app.command("train")(training.train)
+app.command("plan-and-train")(training.plan_and_train)
+app.command("run", help="Does plan-and-train and ends with the report.")(training.plan_and_train)
+app.command("predict")(inference.predict)
+app.command("evaluate")(inference.evaluate)
+app.command("report")(inspection.report)
+app.command("list")(inspection.list_things)
+app.command("doctor")(inspection.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        sys.stdout.write(f"selfcfg {__version__}\n")
+        raise typer.Exit
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command line and returns its exit code."""
+    try:
+        code = app(arguments, prog_name="selfcfg", standalone_mode=False)
+    except SelfcfgError as error:
+        return _failed(str(error), error.exit_code, arguments)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        usage = error.ctx.get_usage() + "\n" if isinstance(error, click.UsageError) and error.ctx else ""
+        return _failed(error.format_message() or "nothing was asked", 2, arguments, usage)
+    except (KeyboardInterrupt, click.Abort):
+        return _failed("interrupted; the same command continues", 75, arguments)
+    return code if isinstance(code, int) else 0
+
+
+def _failed(message: str, code: int, arguments: list[str], usage: str = "") -> int:
+    if "--debug" in arguments and sys.exc_info()[1] is not None and code != 2:
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+    sys.stderr.write(f"{usage}error: {message}\n")
+    if "--json" in arguments:
+        sys.stdout.write(json.dumps({"error": message, "exit_code": code}) + "\n")
+    return code

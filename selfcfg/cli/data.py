@@ -1,0 +1,229 @@
+"""Commands from a raw dataset to preprocessed cases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfcfg.cli.options import (
+    ConfigurationOption,
+    DatasetArgument,
+    DebugOption,
+    JobsOption,
+    JsonOption,
+    MemoryOption,
+    PlannerOption,
+    PlanOption,
+    SpacingOption,
+    Speaker,
+    WorkspaceOption,
+    listed,
+    open_project,
+    spacing_of,
+)
+from selfcfg.errors import UsageError
+from selfcfg.workspace import Workspace
+
+IdOption = Annotated[int, typer.Option("--id", help="number of the new dataset, 1 to 999")]
+NewNameOption = Annotated[str, typer.Option("--name", help="name of the new dataset, letters and digits")]
+
+convert = typer.Typer(
+    help="Brings a dataset into the standard folder format.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@convert.command("msd")
+def convert_msd(
+    source: Annotated[Path, typer.Argument(help="a task folder of the Medical Segmentation Decathlon")],
+    number: IdOption,
+    name: NewNameOption,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Converts a dataset of the Medical Segmentation Decathlon."""
+    from selfcfg.convert.msd import convert_msd as convert_dataset  # noqa: PLC0415
+
+    dataset = convert_dataset(source, Workspace.at(workspace).new_dataset_folder(number, name))
+    _converted(Speaker(as_json), dataset.root, len(dataset.cases))
+
+
+@convert.command("folder")
+def convert_folder(
+    images: Annotated[
+        list[Path], typer.Option(help="folder of images; repeat once per channel, or use _0000 suffixes")
+    ],
+    labels: Annotated[Path, typer.Option(help="folder of label maps named like the images")],
+    number: IdOption,
+    name: NewNameOption,
+    channels: Annotated[
+        list[str] | None,
+        typer.Option(help="channel names in order, such as CT or T1,T2; they choose the normalisation"),
+    ] = None,
+    labels_json: Annotated[
+        Path | None, typer.Option(help='{"name": original value}, or the "labels" of a dataset.json')
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="label values above this are foreground, the others background")
+    ] = None,
+    subject_pattern: Annotated[
+        str | None, typer.Option(metavar="RE", help="regular expression whose first group is the subject in a case id")
+    ] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Converts folders of images and labels, paired by name."""
+    from selfcfg.convert.folder import FolderRequest  # noqa: PLC0415
+    from selfcfg.convert.folder import convert_folder as convert_dataset  # noqa: PLC0415
+
+    request = FolderRequest(
+        images=tuple(images),
+        labels=labels,
+        channels=tuple(listed(channels)),
+        labels_json=labels_json,
+        threshold=threshold,
+        subject_pattern=subject_pattern,
+    )
+    dataset = convert_dataset(request, Workspace.at(workspace).new_dataset_folder(number, name))
+    _converted(Speaker(as_json), dataset.root, len(dataset.cases))
+
+
+def _converted(speaker: Speaker, root: Path, n_cases: int) -> None:
+    speaker.say(f"converted {n_cases} cases to {root}")
+    speaker.done({"dataset": str(root)}, f"selfcfg check {root.name}")
+
+
+def check(
+    dataset: DatasetArgument,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="record fixes of tiny geometry drift in fixes.json; no image is changed")
+    ] = False,
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Looks for everything in a dataset that would make training go wrong; exit code 1 where something does."""
+    from selfcfg.engine.check import check as find  # noqa: PLC0415
+    from selfcfg.engine.check import write_fixes  # noqa: PLC0415
+    from selfcfg.parallel import default_jobs  # noqa: PLC0415
+
+    speaker = Speaker(as_json)
+    root = Workspace.at(workspace).dataset_folder(dataset)
+    findings = find(root, jobs or default_jobs())
+    if fix and (fixed := write_fixes(root, findings)):
+        speaker.say(f"recorded {len(fixed)} fixes in {root / 'fixes.json'}")
+        findings = find(root, jobs or default_jobs())
+    for finding in findings:
+        place = f"{finding.case} {finding.file}".strip()
+        speaker.say(f"{finding.severity}: {place}: {finding.kind}: {finding.found}; {finding.remedy}")
+    errors = sum(finding.severity == "error" for finding in findings)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(finding.kind for finding in findings).most_common())
+    speaker.say(f"{root.name}: {errors} errors, {len(findings) - errors} warnings" + (f" ({kinds})" if kinds else ""))
+    next_command = "" if errors else f"selfcfg plan {root.name} --explain"
+    speaker.done({"findings": [finding.model_dump(mode="json") for finding in findings]}, next_command)
+    if errors:
+        raise typer.Exit(1)
+
+
+def fingerprint(
+    dataset: DatasetArgument,
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Measures a dataset: spacings, shapes, intensities, class volumes; only new or changed cases are read."""
+    from selfcfg.engine import pipeline  # noqa: PLC0415
+    from selfcfg.parallel import default_jobs  # noqa: PLC0415
+
+    speaker = Speaker(as_json)
+    project = open_project(dataset, workspace)
+    facts = pipeline.fingerprint(project, jobs or default_jobs())
+    speaker.say(f"measured {facts.n_cases} cases of {project.name}: {project.fingerprint_file}")
+    speaker.done({"fingerprint": str(project.fingerprint_file)}, f"selfcfg plan {project.name} --explain")
+
+
+def plan(
+    dataset: Annotated[
+        str | None, typer.Argument(help="id, folder name or path of a dataset; not with --fingerprint")
+    ] = None,
+    planner: PlannerOption = "standard",
+    memory: MemoryOption = None,
+    spacing: SpacingOption = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="print what was measured, what was decided and why")
+    ] = False,
+    fingerprint_file: Annotated[
+        Path | None, typer.Option("--fingerprint", help="plan from this file, of selfcfg or nnU-Net; no images needed")
+    ] = None,
+    dataset_json: Annotated[Path | None, typer.Option(help="dataset.json that belongs to --fingerprint")] = None,
+    out: Annotated[Path | None, typer.Option(help="where to write the plan made from --fingerprint")] = None,
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Plans network, patch, batch and preprocessing from a dataset's fingerprint."""
+    speaker = Speaker(as_json)
+    target = spacing_of(spacing)
+    if fingerprint_file is not None:
+        from selfcfg.engine.planner import plan_from_files  # noqa: PLC0415
+
+        if dataset_json is None or out is None or dataset is not None:
+            raise UsageError(
+                "plan --fingerprint", "it needs --dataset-json and --out, and no DATASET", "see: selfcfg plan --help"
+            )
+        facts, made = plan_from_files(fingerprint_file, dataset_json, planner, memory, target)
+        made.write(out)
+        file = out
+    else:
+        from selfcfg.engine import pipeline  # noqa: PLC0415
+        from selfcfg.parallel import default_jobs  # noqa: PLC0415
+
+        if dataset is None:
+            raise UsageError(
+                "plan", "no dataset was named", "give a DATASET, or --fingerprint with --dataset-json and --out"
+            )
+        project = open_project(dataset, workspace)
+        facts = pipeline.fingerprint(project, jobs or default_jobs())
+        file, made = pipeline.make_plan(project, facts, planner, memory, target)
+    if explain:
+        from selfcfg.report.plan_page import plan_page  # noqa: PLC0415
+
+        speaker.say(plan_page(made, facts))
+    for name, configuration in made.configurations.items():
+        patch = "x".join(map(str, configuration.patch_size))
+        speaker.say(
+            f"{name}: patch {patch}, batch {configuration.batch_size}, {configuration.topology.n_stages} stages"
+        )
+    speaker.say(f"written to {file}")
+    next_command = f"selfcfg preprocess {made.dataset}" if fingerprint_file is None else ""
+    speaker.done({"plan": str(file), "configurations": list(made.configurations)}, next_command)
+
+
+def preprocess(
+    dataset: DatasetArgument,
+    configuration: ConfigurationOption = None,
+    planner: PlanOption = None,
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Crops, normalises and resamples the cases of a dataset; only new or changed cases are done."""
+    from selfcfg.engine import pipeline  # noqa: PLC0415
+    from selfcfg.parallel import default_jobs  # noqa: PLC0415
+
+    speaker = Speaker(as_json)
+    project = open_project(dataset, workspace)
+    _, chosen = project.plan(planner)
+    name = configuration or chosen.default_configuration
+    chosen.configuration(name)
+    store = pipeline.store(project, chosen, name, jobs or default_jobs())
+    speaker.say(f"{len(store.cases())} cases of {project.name} are ready for {name}: {store.folder}")
+    speaker.done({"store": str(store.folder), "configuration": name}, f"selfcfg train {project.name} -c {name}")

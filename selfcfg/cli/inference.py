@@ -1,0 +1,92 @@
+"""Commands that predict and score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from selfcfg.cli.options import DebugOption, DeviceOption, FoldOption, JobsOption, JsonOption, Speaker, folds_of
+from selfcfg.dataset import DatasetDescription
+
+
+def predict(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_MODEL", help="an experiment folder or one of its fold_* folders")
+    ],
+    inputs: Annotated[
+        list[Path], typer.Option("-i", "--input", help="an image, one image per channel (repeat), or a folder")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder for the label maps")],
+    fold: FoldOption = None,
+    no_mirroring: Annotated[
+        bool,
+        typer.Option(
+            "--no-mirroring", help="one pass instead of one per mirrored copy: faster, a little less accurate"
+        ),
+    ] = False,
+    step: Annotated[float, typer.Option(min=0.05, max=1, help="step between tiles as a share of the patch")] = 0.5,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="auto: bfloat16 where the device has it")
+    ] = "auto",
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="write the class probabilities beside each label map")
+    ] = False,
+    weights: Annotated[
+        Literal["final", "best"], typer.Option(help="weights of the last or of the best epoch")
+    ] = "final",
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Predicts label maps in the geometry of the input; finished cases are kept, failed ones listed at the end."""
+    from selfcfg.engine.predict import PredictOptions, find_inputs, load_model, predict_cases  # noqa: PLC0415
+
+    speaker = Speaker(as_json)
+    model = load_model(run, folds=folds_of(fold, []) or None, device=device, precision=precision, weights=weights)
+    cases = find_inputs(inputs[0] if len(inputs) == 1 else inputs, model.plan)
+    options = PredictOptions(mirroring=not no_mirroring, step=step, probabilities=save_probabilities)
+    outcome = predict_cases(model, cases, output, options)
+    for warning in outcome.warnings:
+        speaker.say(f"warning: {warning}")
+    for failure in outcome.failed:
+        speaker.say(f"failed: {failure.case}: {failure.reason}")
+    speaker.say(
+        f"{len(outcome.done)} predicted, {len(outcome.skipped)} there already, {len(outcome.failed)} failed: {output}"
+    )
+    speaker.done({"predictions": str(output), **outcome.model_dump(mode="json")})
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def evaluate(
+    references: Annotated[Path, typer.Argument(help="folder of reference label maps")],
+    predictions: Annotated[Path, typer.Argument(help="folder of predicted label maps with the same names")],
+    dataset_json: Annotated[Path, typer.Option(help="dataset.json with the labels")],
+    out: Annotated[
+        Path | None, typer.Option(help="folder for summary.json and metrics.csv; default: the predictions'")
+    ] = None,
+    nsd_tolerance: Annotated[float, typer.Option(min=0, help="surface distance that counts as agreement, in mm")] = 2.0,
+    empty: Annotated[
+        Literal["exclude", "score"],
+        typer.Option(help="a class absent from both masks: leave the case out, or score it as perfect"),
+    ] = "exclude",
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Scores predictions against references: Dice, IoU, volume error, HD95, NSD per case, class and region."""
+    from selfcfg.engine.evaluate import evaluate as score  # noqa: PLC0415
+    from selfcfg.parallel import default_jobs  # noqa: PLC0415
+
+    speaker = Speaker(as_json)
+    labels = DatasetDescription.read(dataset_json).schema_of_labels
+    scores = score(
+        references, predictions, labels, nsd_tolerance=nsd_tolerance, empty=empty, jobs=jobs or default_jobs()
+    )
+    folder = out or predictions
+    scores.write(folder)
+    speaker.say(scores.table())
+    speaker.say(f"written: {folder / 'summary.json'} and metrics.csv")
+    speaker.done({"foreground_mean": scores.foreground_mean, "summary": str(folder / "summary.json")})

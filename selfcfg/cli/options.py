@@ -1,0 +1,125 @@
+"""Options that several commands share, and how a command speaks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfcfg.errors import UsageError
+from selfcfg.project import Project
+from selfcfg.workspace import Workspace
+
+DatasetArgument = Annotated[str, typer.Argument(help="id (4), folder name (Dataset004_Hippocampus) or path")]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder of all data and results; default: $SELFCFG_WORKSPACE, else nnU-Net's variables, else ./workspace"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="end with one JSON object on the last line of stdout")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+JobsOption = Annotated[int | None, typer.Option(min=1, help="processes at most; default: one a core")]
+ConfigurationOption = Annotated[
+    str | None, typer.Option("-c", "--configuration", help="default: 3d_fullres where planned, else 2d")
+]
+PlannerOption = Annotated[str, typer.Option(help="planner, see: selfcfg list planners")]
+PlanOption = Annotated[str | None, typer.Option("--planner", help="plan to use; default: the only one there is")]
+MemoryOption = Annotated[
+    float | None, typer.Option(min=1, help="accelerator memory to plan for, in GB; default: the planner's")
+]
+SpacingOption = Annotated[str | None, typer.Option(help="target spacing z,y,x in mm instead of the planner's rule")]
+FoldOption = Annotated[list[str] | None, typer.Option(help="folds, repeated or with commas; all: every fold")]
+TrainerOption = Annotated[str, typer.Option(help="training strategy, see: selfcfg list trainers")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting of the trainer; repeat for several")
+]
+FractionOption = Annotated[
+    float, typer.Option(min=0, max=1, help="share of the training subjects whose labels are used")
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="seed of every random number")]
+NameOption = Annotated[str | None, typer.Option(help="keeps this experiment apart from others like it")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is")]
+
+
+class Speaker:
+    """What a command tells: text for people, and with --json one object for programs on the last line of stdout."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def say(self, text: str) -> None:
+        """Writes text for people; to stderr when stdout belongs to a program."""
+        stream = sys.stderr if self.as_json else sys.stdout
+        stream.write(text.rstrip("\n") + "\n")
+        stream.flush()
+
+    def done(self, result: dict[str, Any], next_command: str = "") -> None:
+        """Ends a command that went well."""
+        if next_command:
+            self.say(f"next: {next_command}")
+        if self.as_json:
+            sys.stdout.write(json.dumps(result) + "\n")
+            sys.stdout.flush()
+
+
+def open_project(dataset: str, workspace: Path | None) -> Project:
+    """The project that DATASET and --workspace name."""
+    return Project.of(Workspace.at(workspace), dataset)
+
+
+def listed(values: Iterable[str] | None) -> list[str]:
+    """Values given by repetition, commas, or both."""
+    return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
+
+
+def folds_of(values: list[str] | None, default: list[int]) -> list[int] | None:
+    """Fold numbers; None for all of them.
+
+    Raises:
+        UsageError: neither a number nor "all".
+    """
+    names = listed(values)
+    if "all" in names:
+        return None
+    if bad := [name for name in names if not name.isdigit()]:
+        raise UsageError("--fold", f"'{bad[0]}' is neither a number nor 'all'", "give 0, or 0,1, or all")
+    return [int(name) for name in names] or default
+
+
+def settings_of(values: list[str] | None) -> dict[str, str]:
+    """The settings given as KEY=VALUE.
+
+    Raises:
+        UsageError: an entry without "=".
+    """
+    settings = {}
+    for value in values or ():
+        key, equals, text = value.partition("=")
+        if not equals:
+            raise UsageError("--set", f"'{value}' has no '='", "write it as epochs=100")
+        settings[key.strip()] = text.strip()
+    return settings
+
+
+def spacing_of(text: str | None) -> tuple[float, float, float] | None:
+    """The spacing given as z,y,x.
+
+    Raises:
+        UsageError: not three positive numbers.
+    """
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or min(values) <= 0:
+        raise UsageError(
+            "--spacing", f"'{text}' is not three positive numbers", "write it as 3,0.8,0.8 (z, y, x in mm)"
+        )
+    return values[0], values[1], values[2]

@@ -1,0 +1,152 @@
+"""Commands that train, one fold or the whole road."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfcfg.cli.options import (
+    ConfigurationOption,
+    DatasetArgument,
+    DebugOption,
+    DeviceOption,
+    FoldOption,
+    FractionOption,
+    JobsOption,
+    JsonOption,
+    MemoryOption,
+    NameOption,
+    PlannerOption,
+    PlanOption,
+    SeedOption,
+    SetOption,
+    Speaker,
+    TrainerOption,
+    WorkspaceOption,
+    folds_of,
+    open_project,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from selfcfg.engine.experiment import Experiment, FoldResult, TrainRequest
+    from selfcfg.project import Project
+
+InitOption = Annotated[
+    Path | None, typer.Option(help="run folder or weights file to start from; what fits is taken over")
+]
+
+
+def train(
+    dataset: DatasetArgument,
+    configuration: ConfigurationOption = None,
+    fold: FoldOption = None,
+    trainer: TrainerOption = "supervised",
+    planner: PlanOption = None,
+    settings: SetOption = None,
+    label_fraction: FractionOption = 1.0,
+    seed: SeedOption = 0,
+    init: InitOption = None,
+    name: NameOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue an unfinished run where it stopped")] = False,
+    device: DeviceOption = None,
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Trains folds of one configuration, then predicts and scores their validation cases."""
+    from selfcfg.engine.experiment import TrainRequest  # noqa: PLC0415
+
+    request = TrainRequest(
+        configuration=configuration,
+        planner=planner,
+        trainer=trainer,
+        settings=settings_of(settings),
+        label_fraction=label_fraction,
+        seed=seed,
+        init=init.absolute() if init else None,
+        name=name,
+        resume=resume,
+        device=device,
+    )
+    project = open_project(dataset, workspace)
+    _train_and_tell(Speaker(as_json), project, request, folds_of(fold, [0]), jobs)
+
+
+def plan_and_train(
+    dataset: DatasetArgument,
+    configuration: ConfigurationOption = None,
+    fold: FoldOption = None,
+    trainer: TrainerOption = "supervised",
+    planner: PlannerOption = "standard",
+    memory: MemoryOption = None,
+    settings: SetOption = None,
+    seed: SeedOption = 0,
+    name: NameOption = None,
+    device: DeviceOption = None,
+    jobs: JobsOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Checks, measures, plans, preprocesses and trains folds 0 to 4; the same command continues where it stopped."""
+    from selfcfg.engine import pipeline  # noqa: PLC0415
+    from selfcfg.engine.experiment import TrainRequest  # noqa: PLC0415
+    from selfcfg.parallel import default_jobs  # noqa: PLC0415
+
+    speaker = Speaker(as_json)
+    project = open_project(dataset, workspace)
+    processes = jobs or default_jobs()
+    warnings = pipeline.checked(project, processes)
+    speaker.say(f"{project.name}: {len(project.dataset.cases)} cases, {len(warnings)} warnings")
+    facts = pipeline.fingerprint(project, processes)
+    file, _ = pipeline.make_plan(project, facts, planner, memory)
+    speaker.say(f"planned: {file} (read it with: selfcfg plan {project.name} --explain)")
+    request = TrainRequest(
+        configuration=configuration,
+        planner=file.stem,
+        trainer=trainer,
+        settings=settings_of(settings),
+        seed=seed,
+        name=name,
+        resume=True,
+        device=device,
+    )
+    _train_and_tell(speaker, project, request, folds_of(fold, []) or None, jobs)
+
+
+def _train_and_tell(
+    speaker: Speaker, project: Project, request: TrainRequest, folds: list[int] | None, jobs: int | None
+) -> None:
+    from selfcfg.engine.experiment import cross_validated, open_experiment, train_fold  # noqa: PLC0415
+    from selfcfg.parallel import default_jobs  # noqa: PLC0415
+    from selfcfg.report.report import write_report  # noqa: PLC0415
+
+    experiment = open_experiment(project, request, jobs or default_jobs())
+    results: list[FoldResult] = []
+    for fold in folds if folds is not None else range(len(experiment.splits)):
+        results.append(train_fold(experiment, fold))
+        speaker.say(f"fold {fold}: {results[-1].run.path}\n{results[-1].evaluation.table()}")
+    scores = cross_validated(experiment, results)
+    if len(results) > 1:
+        speaker.say(f"{len(results)} folds together:\n{scores.table()}")
+    report = write_report(experiment.folder, scores, project.dataset, experiment.plan)
+    speaker.say(f"report: {report}")
+    _done(speaker, experiment, results, scores.foreground_mean["dice"], report)
+
+
+def _done(
+    speaker: Speaker, experiment: Experiment, results: list[FoldResult], dice: float | None, report: Path
+) -> None:
+    speaker.done(
+        {
+            "run": str(experiment.folder),
+            "folds": [result.run.path.name for result in results],
+            "dice": dice,
+            "report": str(report),
+        },
+        f"selfcfg predict {experiment.folder} -i INPUT -o OUTPUT",
+    )

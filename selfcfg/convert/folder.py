@@ -1,0 +1,150 @@
+"""Folders of images and labels, paired by name, into the standard folder format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from selfcfg.convert.building import (
+    CaseSurvey,
+    SourceCase,
+    Writing,
+    building,
+    common_ending,
+    every_case,
+    survey_case,
+    write_case,
+)
+from selfcfg.convert.description import describe, refuse_undeclared
+from selfcfg.convert.label_plan import Declared, LabelPlan, plan_declared, plan_found, plan_mask, read_declared
+from selfcfg.convert.pairing import Pairs, pair
+from selfcfg.dataset import RASTER_ENDINGS, Dataset, Provenance
+from selfcfg.errors import DataError, UsageError, listed
+from selfcfg.files import write_json
+from selfcfg.progress import say
+from selfcfg.records import Record
+
+
+class FolderRequest(Record):
+    """What to convert, as the command line says it.
+
+    Args:
+        images: one folder a channel, or one folder with CASE_0000, CASE_0001, ... in it.
+        labels: folder of the label maps.
+        channels: channel names in order; empty: "R", "G", "B" for colour pictures, else "image".
+        labels_json: file of names and original values; None: values are named after themselves.
+        threshold: values of a mask above this are foreground; None takes values as they are.
+        subject_pattern: regular expression whose first group, found in a case id, is its subject.
+    """
+
+    images: tuple[Path, ...]
+    labels: Path
+    channels: tuple[str, ...] = ()
+    labels_json: Path | None = None
+    threshold: float | None = None
+    subject_pattern: str | None = None
+
+
+def convert_folder(request: FolderRequest, destination: Path) -> Dataset:
+    """The dataset that it wrote to `destination`, which appears whole or not at all.
+
+    Every file is read to its end. Files stay as they are where they can (hard links, or copies); volumes of several
+    channels are split, pictures lose palettes and opaque alpha channels, JPEG becomes PNG since labels share the suffix
+    and JPEG changes values. Labels get consecutive values; the original ones are recorded in dataset.json.
+
+    Raises:
+        UsageError: the request cannot be met, or `destination` exists.
+        DataError: names do not pair, or cases cannot be used; each is named with its reason.
+    """
+    if not request.images:
+        raise UsageError("convert folder", "no folder of images", "give one with --images")
+    if destination.exists():
+        raise UsageError(f"convert to {destination}", "it exists already", "choose another id or remove that folder")
+    declared = read_declared(request.labels_json) if request.labels_json else None
+    pairs = pair(request.images, request.labels)
+    _tell(pairs)
+    sources = list(pairs.cases)
+    subjects = _subjects(request.subject_pattern, sources)
+    surveys = every_case(survey_case, {case.id: (case, request.threshold) for case in sources}, sources, "read")
+    plan = _label_plan(request, declared, surveys)
+    ending = common_ending(sources, surveys)
+    channels = _channels(request.channels, surveys, ending)
+    source = f"images {', '.join(map(str, request.images))}, labels {request.labels}"
+    provenance = Provenance(
+        subjects={case: subject for case, subject in subjects.items() if case != subject},
+        label_map={str(old): new for old, new in plan.label_map.items()} if plan.changes else {},
+        source=source,
+        threshold=request.threshold,
+    )
+    description = describe(destination, channels, plan, provenance, ending=ending, n_cases=len(sources))
+    with building(destination) as folder:
+        items = {
+            case.id: Writing(case, surveys[case.id], folder, "Tr", ending, plan.label_map, request.threshold)
+            for case in sources
+        }
+        every_case(write_case, items, sources, "convert")
+        write_json(folder / "dataset.json", description)
+    return Dataset.open(destination)
+
+
+def _tell(pairs: Pairs) -> None:
+    for names, what in (
+        (pairs.lonely_images, "images without a label"),
+        (pairs.lonely_labels, "labels without an image"),
+    ):
+        if names:
+            say(f"left out {len(names)} {what}: {listed(names)}")
+
+
+def _label_plan(request: FolderRequest, declared: Declared | None, surveys: Mapping[str, CaseSurvey]) -> LabelPlan:
+    if request.threshold is not None:
+        if not any(survey.values.get(1) for survey in surveys.values()):
+            found = "no voxel of any mask is above it"
+            raise DataError(f"threshold {request.threshold:g}", found, "choose a smaller one")
+        return plan_mask(declared)
+    if declared is None:
+        return plan_found({value for survey in surveys.values() for value in survey.values}, str(request.labels))
+    plan = plan_declared(declared)
+    refuse_undeclared(plan, surveys, declared.source)
+    return plan
+
+
+def _channels(given: tuple[str, ...], surveys: Mapping[str, CaseSurvey], ending: str) -> tuple[str, ...]:
+    """The channel names; the number of channels must be the same in every case."""
+    groups: dict[int, list[str]] = {}
+    for case, survey in sorted(surveys.items()):
+        groups.setdefault(sum(survey.n_channels), []).append(case)
+    if len(groups) > 1:
+        counts = "; ".join(
+            f"{count} in {len(cases)} cases such as {cases[0]}" for count, cases in sorted(groups.items())
+        )
+        raise DataError(
+            "convert",
+            f"cases differ in their number of channels: {counts}",
+            "convert gray and colour images separately",
+        )
+    count = next(iter(groups))
+    if given and len(given) != count:
+        raise UsageError(f"channels {', '.join(given)}", f"{count} channels were found", f"give {count} names")
+    colours = ending in RASTER_ENDINGS and count == 3
+    default = ("R", "G", "B") if colours else ("image",) if count == 1 else tuple(f"image{n}" for n in range(count))
+    return given or default
+
+
+def _subjects(pattern: str | None, sources: list[SourceCase]) -> dict[str, str]:
+    if pattern is None:
+        return {case.id: case.id for case in sources}
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"subject pattern '{pattern}'", f"not a regular expression ({error})", "mend it") from error
+    if not expression.groups:
+        raise UsageError(
+            f"subject pattern '{pattern}'", "it has no group", "put brackets round the subject, as (patient\\d+)"
+        )
+    found = {case.id: expression.search(case.id) for case in sources}
+    missing = [case for case, hit in found.items() if hit is None or not hit[1]]
+    if missing:
+        raise DataError(f"subject pattern '{pattern}'", f"not found in {listed(missing)}", "change the pattern")
+    return {case: hit[1] for case, hit in found.items() if hit is not None}

@@ -1,0 +1,267 @@
+"""Batches of patches for training and validation, whose content depends on nothing but the seed and their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from selfcfg.engine.augment import UNCHANGED, AugmentDraw, PatchSpace, View, draw, executor
+from selfcfg.engine.randomness import generator, noise_field
+from selfcfg.engine.sampling import (
+    OUTSIDE_IMAGE,
+    OUTSIDE_LABEL,
+    PatchWish,
+    draw_case,
+    draw_corner,
+    is_foreground,
+    read_box,
+)
+from selfcfg.engine.store import Store, StoredCase
+from selfcfg.engine.trainer import Batch, Need, Settings
+from selfcfg.engine.workers import Tell, WorkerPool, make_here
+from selfcfg.errors import DataError, UsageError
+from selfcfg.geometry import Shape
+from selfcfg.plan import Configuration, Plan
+
+Phase = Literal["training", "validation"]
+
+_OPENED = 64
+"""Cases a process keeps the foreground locations of."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one stream of batches comes from.
+
+    Args:
+        store_folder: the preprocessed cases.
+        training: case ids drawn from in training.
+        validation: case ids drawn from in validation; none: the stream is left out of validation batches.
+        need: what the trainer wants of the stream.
+    """
+
+    store_folder: Path
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    need: Need
+
+    def cases(self, phase: Phase) -> tuple[str, ...]:
+        """The case ids of a phase."""
+        return self.training if phase == "training" else self.validation
+
+
+class Batches:
+    """Training and validation batches of every stream, loaded ahead by worker processes.
+
+    On a CPU the workers also augment; on an accelerator they read, and this process augments on the device. With
+    executor "batchgenerators" the workers always augment. The numbers drawn are the same in every case, and on a CPU
+    so is every bit of the batches, whatever the number of workers.
+
+    Args:
+        sources: stream name to where its patches come from.
+        settings: of the trainer; batch and patch size are the configuration's.
+        configuration: the one trained.
+        plan: what the configuration belongs to.
+        device: where batches are put.
+        seed: of the run.
+
+    Raises:
+        UsageError: a stream has no training cases.
+    """
+
+    def __init__(  # noqa: PLR0917 - each is a fact of its own, and there is one caller
+        self,
+        sources: Mapping[str, Source],
+        settings: Settings,
+        configuration: Configuration,
+        plan: Plan,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        for stream, source in sources.items():
+            if not source.training:
+                raise UsageError(f"train on stream '{stream}'", "it has no training cases", "check the split")
+        self._content = _Content(sources, settings, configuration, plan, device, seed)
+        self._settings, self._device = settings, device
+        self._pools: dict[Phase, WorkerPool[_Number, _Made]] = {}
+
+    def training(self, first: int, last: int) -> Iterator[dict[str, Batch]]:
+        """Yields the batches of iterations `first` to `last` - 1; workers are started once and serve all of them.
+
+        Raises:
+            DataError: a stored case cannot be read; names it.
+            WorkerDied: a worker process ended; names the case it was on and the likely cause.
+        """
+        return self._batches("training", (_Number("training", index) for index in range(first, last)))
+
+    def validation(self, epoch: int) -> Iterator[dict[str, Batch]]:
+        """Yields `settings.validation_iterations` batches, not augmented, always the same for the same epoch.
+
+        Nothing is yielded when no stream has validation cases.
+
+        Raises:
+            DataError: a stored case cannot be read; names it.
+            WorkerDied: a worker process ended; names the case it was on and the likely cause.
+        """
+        count = self._settings.validation_iterations if self._content.streams("validation") else 0
+        return self._batches("validation", (_Number("validation", epoch, index) for index in range(count)))
+
+    def close(self) -> None:
+        """Ends all worker processes; asking for batches again starts new ones."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _batches(self, phase: Phase, numbers: Iterable[_Number]) -> Iterator[dict[str, Batch]]:
+        for made in self._made(phase, numbers):
+            yield {stream: self._batch(part) for stream, part in made.items()}
+
+    def _made(self, phase: Phase, numbers: Iterable[_Number]) -> Iterator[_Made]:
+        workers = self._settings.workers if phase == "training" else (self._settings.workers + 1) // 2
+        if not workers:
+            return make_here(self._content, numbers)
+        if phase not in self._pools:
+            self._pools[phase] = WorkerPool(self._content, workers, __name__, pin=self._device.type == "cuda")
+        return self._pools[phase].iterate(numbers)
+
+    def _batch(self, part: _Read | _Ready) -> Batch:
+        ready = part if isinstance(part, _Ready) else self._content.finish(part)
+        first, *others = (image.to(self._device, non_blocking=True) for image in ready.images)
+        target = None if ready.target is None else ready.target.to(self._device, non_blocking=True)
+        return Batch(first, target, tuple(ready.cases), tuple(others))
+
+
+class _Number(NamedTuple):
+    """Which batch: the iteration of training, or the epoch and the batch in it of validation."""
+
+    phase: Phase
+    first: int
+    second: int = 0
+
+
+class _Read(NamedTuple):
+    """A batch as it was read: for each sample, its views before their draws are applied."""
+
+    cases: Sequence[str]
+    samples: Sequence[Sequence[View]]
+    targets: bool
+
+
+class _Ready(NamedTuple):
+    """A finished batch: the image (B, C, *patch) of each view, and the target (B, 1, *patch) or None."""
+
+    cases: Sequence[str]
+    images: Sequence[Tensor]
+    target: Tensor | None
+
+
+_Made = dict[str, _Read | _Ready]
+
+
+@dataclass
+class _Content:
+    """Makes batches by number; the same in this process and, pickled, in every worker."""
+
+    sources: Mapping[str, Source]
+    settings: Settings
+    configuration: Configuration
+    plan: Plan
+    device: torch.device
+    seed: int
+    opened: dict[tuple[Path, str], StoredCase] = field(default_factory=dict)
+
+    @cached_property
+    def space(self) -> PatchSpace:
+        return PatchSpace.of(self.configuration, self.plan)
+
+    @property
+    def in_workers(self) -> bool:
+        """Whether batches are finished where they are read."""
+        return self.device.type == "cpu" or self.settings.executor == "batchgenerators"
+
+    def __call__(self, number: _Number, tell: Tell) -> _Made:
+        made: _Made = {}
+        for stream in self.streams(number.phase):
+            read = self._read(stream, number, tell)
+            made[stream] = self.finish(read) if self.in_workers else read
+        return made
+
+    def streams(self, phase: Phase) -> list[str]:
+        return [stream for stream, source in self.sources.items() if source.cases(phase)]
+
+    def finish(self, read: _Read) -> _Ready:
+        """Carries out the draws."""
+        execute, device = executor(self.settings.executor), torch.device("cpu") if self.in_workers else self.device
+        done = [[execute(_moved(view, device), self.space) for view in views] for views in read.samples]
+        images = tuple(torch.stack([image for image, _ in column]) for column in zip(*done, strict=True))
+        labels = [label for (_, label), *_ in done if label is not None]
+        return _Ready(read.cases, images, torch.stack(labels)[:, None] if read.targets else None)
+
+    def _read(self, stream: str, number: _Number, tell: Tell) -> _Read:
+        source = self.sources[stream]
+        augmented = number.phase == "training" and self.settings.augmentation == "reference"
+        names, samples = [], []
+        for place in range(self.configuration.batch_size):
+            rng = generator(self.seed, f"{number.phase}/{stream}", number.first, number.second, place)
+            name = draw_case(rng, source.cases(number.phase))
+            tell(name)
+            case = self._open(source, name)
+            corner = draw_corner(rng, case, self._wish(place, source.need))
+            draws = [draw(rng, self.space) if augmented else UNCHANGED for _ in range(source.need.views)]
+            names.append(name)
+            samples.append([self._view(case, corner, one, source.need) for one in draws])
+        return _Read(names, samples, source.need.targets)
+
+    def _open(self, source: Source, name: str) -> StoredCase:
+        key = (source.store_folder, name)
+        if key not in self.opened:
+            if len(self.opened) >= _OPENED:
+                self.opened.pop(next(iter(self.opened)))
+            case = Store(source.store_folder).open(name)
+            if source.need.targets and case.label is None:
+                raise DataError(f"train on case '{name}'", "it has no label", "take it out of the training cases")
+            self.opened[key] = case
+        return self.opened[key]
+
+    def _wish(self, place: int, need: Need) -> PatchWish:
+        size = self.space.patch_size
+        z, y, x = size if len(size) == 3 else (1, *size)
+        foreground = is_foreground(place, self.configuration.batch_size, self.settings.foreground_fraction)
+        return PatchWish((z, y, x), need.targets and foreground, need.targets and self.plan.labels.ignore is not None)
+
+    def _view(self, case: StoredCase, corner: Shape, one: AugmentDraw, need: Need) -> View:
+        box = one.source_box(self.space)
+        is_flat = len(box) == 2
+        whole = ((0, 1), *box) if is_flat else box
+        image = read_box(case.image, corner, whole, OUTSIDE_IMAGE)
+        label = None
+        if case.label is not None and (need.targets or any(self.space.masked)):
+            label = read_box(case.label, corner, whole, OUTSIDE_LABEL)
+        noise = None
+        if one.noise is not None:
+            noise = torch.from_numpy(noise_field(one.noise[1], (len(image), *self.space.patch_size)))
+        if is_flat:
+            image, label = image[:, 0], None if label is None else label[0]
+        return View(image, label, noise, one)
+
+
+def _moved(view: View, device: torch.device) -> View:
+    image, label, noise = (
+        None if part is None else part.to(device, non_blocking=True) for part in (view.image, view.label, view.noise)
+    )
+    return view if image is None else View(image, label, noise, view.draw)

@@ -1,0 +1,260 @@
+"""Predicted label maps against reference ones: overlap, volumes and surface distances, per case, class and region."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from selfcfg.dataset import FILE_ENDINGS
+from selfcfg.engine.scores import ClassScores, Empty, Labels, score_case
+from selfcfg.errors import DataError, SelfcfgError
+from selfcfg.files import write_text
+from selfcfg.fixes import Fixes
+from selfcfg.io import read_label
+from selfcfg.labels import LabelSchema
+from selfcfg.parallel import run_cases
+from selfcfg.progress import progress
+from selfcfg.records import Record
+
+METRICS = ("dice", "iou", "hd95", "nsd", "volume_error", "volume_error_relative")
+"""The metrics that are averaged; all of them are None for a class that a case leaves out."""
+
+SMALL_BYTES = 16 << 20
+"""Below this size of all files together, starting worker processes takes longer than the work."""
+
+
+class CaseScores(Record):
+    """The scores of one case by class or region."""
+
+    case: str
+    reference: Path
+    prediction: Path
+    scores: dict[str, ClassScores]
+
+
+class Evaluation(Record):
+    """The scores of a set of predictions.
+
+    Args:
+        foreground_mean: unweighted mean over classes of `mean`, by metric.
+        mean: by class, the mean of each metric over the cases where it is defined.
+        n_excluded: by class, the cases left out because neither mask holds it; all 0 with ``empty="score"``.
+        n_one_empty: by class, the cases where just one of the two masks holds it.
+        n_cases: number of cases.
+        nsd_tolerance: mm.
+        empty: how a class that is absent from both masks counts.
+        volume_unit: "ml", or "mm2" for 2D images.
+        unmatched: predictions for which there is no reference; they were left out.
+        cases: per-case scores, by case id.
+    """
+
+    foreground_mean: dict[str, float | None]
+    mean: dict[str, dict[str, float | None]]
+    n_excluded: dict[str, int]
+    n_one_empty: dict[str, int]
+    n_cases: int
+    nsd_tolerance: float
+    empty: Empty
+    volume_unit: Literal["ml", "mm2"]
+    unmatched: tuple[str, ...] = ()
+    cases: tuple[CaseScores, ...]
+
+    def write(self, path: Path) -> None:
+        """Writes summary.json (everything) and metrics.csv (one row a case and class) into folder `path`."""
+        super().write(path / "summary.json")
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["case", "class", *ClassScores.model_fields])
+        for case in self.cases:
+            for name, scores in case.scores.items():
+                writer.writerow([case.case, name, *scores.model_dump().values()])
+        write_text(path / "metrics.csv", stream.getvalue())
+
+    def table(self) -> str:
+        """The means as a plain text table: one row a class, and the foreground mean."""
+        metrics = ("Dice", "IoU", "HD95 mm", f"NSD {self.nsd_tolerance:g} mm", f"volume error {self.volume_unit}")
+        heads = ("class", *metrics, "relative", "left out")
+        rows = [(name, *_cells(means), str(self.n_excluded[name])) for name, means in self.mean.items()]
+        rows.append(("mean", *_cells(self.foreground_mean), ""))
+        widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+            for row in (heads, *rows)
+        ]
+        rule = "-" * max(map(len, lines))
+        notes = [f"{self.n_cases} cases"]
+        if self.unmatched:
+            notes.append(
+                f"{len(self.unmatched)} predictions without a reference left out: {', '.join(self.unmatched[:5])}"
+            )
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], "; ".join(notes)])
+
+
+def evaluate(
+    references: Path | Mapping[str, Path],
+    predictions: Path | Mapping[str, Path],
+    labels: LabelSchema,
+    *,
+    nsd_tolerance: float = 2.0,
+    empty: Empty = "exclude",
+    fixes: Fixes | None = None,
+    jobs: int = 1,
+) -> Evaluation:
+    """The scores of every prediction against its reference, cases in parallel.
+
+    Args:
+        references: folder of label maps named ``<case>`` and a suffix of any known format, or case id to file.
+        predictions: the same for the predictions.
+        labels: meaning of the values; voxels whose reference holds the ignore value are left out everywhere.
+        nsd_tolerance: mm.
+        empty: a class absent from both masks of a case is left out ("exclude") or scored as found perfectly ("score").
+        fixes: recorded corrections of the headers of the references.
+        jobs: worker processes at most.
+
+    Raises:
+        DataError: a prediction is missing, or files cannot be compared (another geometry, values that are not
+            declared); every such case is named.
+
+    Source: metrics and empty masks as in `selfcfg.engine.scores`; the means as nnU-Net v2.8.1, section 2.18.
+    """
+    pairs, unmatched = _pairs(references, predictions)
+    if sum(file.stat().st_size for pair in pairs for file in (pair.reference, pair.prediction)) < SMALL_BYTES:
+        jobs = 1
+    score = partial(_score_pair, labels=labels, nsd_tolerance=nsd_tolerance, empty=empty, fixes=fixes or Fixes())
+    found: list[tuple[CaseScores, bool]] = []
+    failures: list[SelfcfgError] = []
+    with progress("evaluate", len(pairs)) as step:
+        for name, result in run_cases(score, {pair.case: pair for pair in pairs}, jobs=jobs, doing="evaluate"):
+            if isinstance(result, SelfcfgError):
+                failures.append(result)
+            else:
+                found.append(result)
+            step(name)
+    if failures:
+        raise _together(failures, len(pairs))
+    cases = sorted((case for case, _ in found), key=lambda case: case.case)
+    unit: Literal["ml", "mm2"] = "mm2" if all(flat for _, flat in found) else "ml"
+    means = {name: _mean_scores(case.scores[name] for case in cases) for name in labels.targets}
+    return Evaluation(
+        foreground_mean={metric: _mean(scores[metric] for scores in means.values()) for metric in METRICS},
+        mean=means,
+        n_excluded={name: sum(case.scores[name].dice is None for case in cases) for name in labels.targets},
+        n_one_empty={name: sum(_one_empty(case.scores[name]) for case in cases) for name in labels.targets},
+        n_cases=len(cases),
+        nsd_tolerance=nsd_tolerance,
+        empty=empty,
+        volume_unit=unit,
+        unmatched=unmatched,
+        cases=tuple(cases),
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    case: str
+    reference: Path
+    prediction: Path
+
+
+def _pairs(
+    references: Path | Mapping[str, Path], predictions: Path | Mapping[str, Path]
+) -> tuple[list[_Pair], tuple[str, ...]]:
+    wanted, given = _files(references, "references"), _files(predictions, "predictions")
+    if missing := sorted(set(wanted) - set(given)):
+        where = f" in {predictions}" if isinstance(predictions, Path) else ""
+        raise DataError(
+            "evaluate",
+            f"{len(missing)} of {len(wanted)} cases have no prediction{where}: {_listed(missing)}",
+            "predict them, or leave their references out",
+        )
+    pairs = [_Pair(case, file, given[case]) for case, file in sorted(wanted.items())]
+    return pairs, tuple(sorted(set(given) - set(wanted)))
+
+
+def _files(source: Path | Mapping[str, Path], what: str) -> dict[str, Path]:
+    """Case id to file."""
+    if not isinstance(source, Path):
+        return dict(source)
+    if not source.is_dir():
+        raise DataError(f"{what} {source}", "there is no such folder", "give a folder of label maps")
+    found: dict[str, Path] = {}
+    for file in sorted(source.iterdir()):
+        suffix = next((end for end in FILE_ENDINGS if file.name.lower().endswith(end)), None)
+        if suffix is None or file.name.startswith(".") or not file.is_file():
+            continue
+        case = file.name[: -len(suffix)]
+        if case in found:
+            raise DataError(
+                f"{what} {source}", f"case '{case}' has two files: {found[case].name} and {file.name}", "keep one"
+            )
+        found[case] = file
+    if not found:
+        raise DataError(
+            f"{what} {source}", f"no label map ({', '.join(FILE_ENDINGS)}) in it", "give a folder of label maps"
+        )
+    return found
+
+
+def _score_pair(
+    pair: _Pair, labels: LabelSchema, nsd_tolerance: float, empty: Empty, fixes: Fixes
+) -> tuple[CaseScores, bool]:
+    """The scores of one pair of files, and whether the images are 2D."""
+    reference, stored = read_label(pair.reference)
+    geometry = fixes.corrected(pair.case, None, stored)
+    prediction, other = read_label(pair.prediction)
+    asked = f"evaluate case '{pair.case}'"
+    if differences := geometry.differences(other):
+        found = f"reference and prediction differ in {', '.join(differences)} ({pair.reference} and {pair.prediction})"
+        raise DataError(asked, found, "give a prediction on the reference's own grid")
+    _refuse_values(asked, reference, labels.values, pair.reference)
+    _refuse_values(asked, prediction, (0, *labels.foreground_values), pair.prediction)
+    scores = score_case(reference, prediction, geometry, labels, nsd_tolerance=nsd_tolerance, empty=empty)
+    case = CaseScores(case=pair.case, reference=pair.reference, prediction=pair.prediction, scores=scores)
+    return case, geometry.dimensions == 2
+
+
+def _refuse_values(asked: str, values: Labels, allowed: tuple[int, ...], file: Path) -> None:
+    if int(values.min()) < 0 or int(values.max()) > max(allowed):
+        wrong = sorted(set(np.unique(values).tolist()) - set(allowed))
+        found = f"values {_listed(wrong)} are not allowed here (only {_listed(allowed)}), {file}"
+        raise DataError(asked, found, "give the dataset.json these files were made with, or mend the file")
+
+
+def _one_empty(scores: ClassScores) -> bool:
+    return (scores.tp + scores.fn == 0) != (scores.tp + scores.fp == 0)
+
+
+def _mean_scores(scores: Iterable[ClassScores]) -> dict[str, float | None]:
+    listed = list(scores)
+    return {metric: _mean(getattr(case, metric) for case in listed) for metric in METRICS}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _cells(means: Mapping[str, float | None]) -> list[str]:
+    formats = {"dice": "{:.4f}", "iou": "{:.4f}", "nsd": "{:.4f}", "hd95": "{:.2f}", "volume_error_relative": "{:.1%}"}
+    return [
+        "-" if (value := means[metric]) is None else formats.get(metric, "{:.3g}").format(value) for metric in METRICS
+    ]
+
+
+def _together(failures: list[SelfcfgError], total: int) -> SelfcfgError:
+    if len(failures) == 1:
+        return failures[0]
+    lines = "".join(f"\n  {failure}" for failure in failures)
+    return DataError("evaluate", f"{len(failures)} of {total} cases cannot be scored:{lines}")
+
+
+def _listed(items: Iterable[object], limit: int = 10) -> str:
+    names = [str(item) for item in items]
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,93 @@
+"""The steps from a raw dataset to preprocessed cases; each one does only what is not done yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from selfcfg import registry
+from selfcfg.engine.check import Finding, check
+from selfcfg.engine.measure import measure
+from selfcfg.engine.planner import Planner
+from selfcfg.engine.preprocess import preprocess
+from selfcfg.engine.store import Store
+from selfcfg.errors import DataError
+from selfcfg.fingerprint import Fingerprint
+from selfcfg.geometry import Vector
+from selfcfg.plan import Plan
+from selfcfg.progress import say
+from selfcfg.project import Project
+from selfcfg.splits import Split, make_splits, read_splits, refuse_leakage, write_splits
+
+
+def checked(project: Project, jobs: int) -> list[Finding]:
+    """The warnings of `check` on the raw dataset.
+
+    Raises:
+        DataError: something would make training go wrong; every such finding is listed.
+    """
+    findings = check(project.root, jobs)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        listed = "\n".join(f"  {finding.case}: {finding.found}; {finding.remedy}" for finding in errors)
+        raise DataError(f"check {project.name}", f"{len(errors)} errors\n{listed}", "mend them and run again")
+    return findings
+
+
+def fingerprint(project: Project, jobs: int) -> Fingerprint:
+    """The dataset's fingerprint; only cases that are new or changed are measured."""
+    known = Fingerprint.read(project.fingerprint_file) if project.fingerprint_file.is_file() else None
+    measured = measure(project.dataset, jobs=jobs, known=known)
+    if measured != known:
+        measured.write(project.fingerprint_file)
+    return measured
+
+
+def make_plan(
+    project: Project, facts: Fingerprint, planner: str, memory_gb: float | None = None, spacing: Vector | None = None
+) -> tuple[Path, Plan]:
+    """The plan of a planner, and the file it was written to.
+
+    Raises:
+        UsageError: no such planner.
+    """
+    decide = cast(Planner, registry.load("planners", planner))
+    plan = decide(facts, project.dataset.description, dataset=project.name, memory_gb=memory_gb, spacing=spacing)
+    file = project.plan_file(planner, memory_gb)
+    plan.write(file)
+    return file, plan
+
+
+def splits(project: Project, facts: Fingerprint) -> tuple[Split, ...]:
+    """The folds: the user's where there are any, else our own, made once and made again when the cases change.
+
+    Raises:
+        DataError: a subject or an identical image would be in training and validation of one fold.
+    """
+    cases = project.dataset.cases
+    subjects = {case.id: case.subject for case in cases}
+    if project.user_splits_file.is_file():
+        found = read_splits(project.user_splits_file, list(subjects))
+    else:
+        found = _own_splits(project, facts, subjects)
+    refuse_leakage(found, subjects, {case.case: case.source for case in facts.cases})
+    return found
+
+
+def _own_splits(project: Project, facts: Fingerprint, subjects: Mapping[str, str]) -> tuple[Split, ...]:
+    file = project.own_splits_file
+    if file.is_file():
+        found = read_splits(file, None)
+        if {case for split in found for case in (*split.train, *split.val)} == set(subjects):
+            return found
+        say(f"the cases of {project.name} have changed: making new splits")
+    classes = {case.case: {value for value, count in case.voxels.items() if count and value} for case in facts.cases}
+    made = make_splits(subjects, classes)
+    write_splits(file, made)
+    return made
+
+
+def store(project: Project, plan: Plan, configuration: str, jobs: int) -> Store:
+    """The preprocessed cases of a configuration; only cases that are new or changed are preprocessed."""
+    return preprocess(project.dataset, plan, configuration, project.store_folder(plan, configuration), jobs=jobs)

@@ -1,0 +1,293 @@
+"""Many cases through a model: what is done already is kept, a bad case stops no other, all is told at the end."""
+
+from __future__ import annotations
+
+import itertools
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from selfcfg.dataset import FILE_ENDINGS, Case
+from selfcfg.engine.export import Probabilities
+from selfcfg.engine.inputs import doubts, find_inputs, label_ending, refuse_unfit
+from selfcfg.engine.model import Model, Prediction, load_model
+from selfcfg.engine.preprocess import Prepared, prepare
+from selfcfg.errors import DataError, SelfcfgError, UsageError
+from selfcfg.files import hash_file, hash_json, replacing
+from selfcfg.io import hash_images, read_case, read_label, write_label
+from selfcfg.progress import progress
+from selfcfg.records import Record
+
+__all__ = ["Failure", "Model", "Outcome", "PredictOptions", "Prediction", "find_inputs", "load_model", "predict_cases"]
+
+Result = TypeVar("Result")
+
+LEDGER = "predictions.json"
+"""What was predicted in a folder, by which model and from what."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How to predict.
+
+    Args:
+        mirroring: also predict mirrored copies and average.
+        step: largest distance between tiles, in tile lengths.
+        probabilities: also write ``<case>.npz`` with the key "probabilities", float16 (classes, Z, Y, X).
+        overwrite: predict finished cases again, and write over files that were not predicted here.
+    """
+
+    mirroring: bool = True
+    step: float = 0.5
+    probabilities: bool = False
+    overwrite: bool = False
+
+
+class Failure(Record):
+    """One case that could not be predicted, and why."""
+
+    case: str
+    reason: str
+
+
+class Outcome(Record):
+    """What became of each case.
+
+    Args:
+        done: predicted now.
+        skipped: predicted before by the same model from the same files.
+        failed: could not be predicted.
+        warnings: what is unusual about the inputs, in words.
+    """
+
+    done: tuple[str, ...]
+    skipped: tuple[str, ...]
+    failed: tuple[Failure, ...]
+    warnings: tuple[str, ...]
+
+
+class LedgerEntry(Record):
+    """How one case was predicted.
+
+    Args:
+        maker: hash of the model and the options.
+        input: hash of the image files.
+        output: hash of the label map; empty while it is being written.
+        probabilities: bytes of the probabilities' file, 0 where there is none.
+    """
+
+    maker: str
+    input: str
+    output: str = ""
+    probabilities: int = 0
+
+
+class Ledger(Record):
+    """The entries of one output folder by case id."""
+
+    cases: dict[str, LedgerEntry] = {}
+
+
+def predict_cases(
+    model: Model, cases: Mapping[str, tuple[Path, ...]], output: Path, options: PredictOptions | None = None
+) -> Outcome:
+    """Predicts every case into ``<output>/<case><ending of its image>``; the next case is read during the current one.
+
+    Args:
+        model: what predicts.
+        cases: case id to its image files, see `find_inputs`.
+        output: folder, made where there is none.
+        options: how to predict.
+
+    Raises:
+        SelfcfgError: the output folder cannot be made or written to.
+    """
+    job = _Job(model, output, options or PredictOptions())
+    ends: dict[str, _End | Future[_End]] = {}
+    writing: Future[_End] | None = None
+    with progress("predict", len(cases)) as step, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        for case, ready in _ahead(reader, job.read, cases):
+            made = _attempt(case, job.predict, ready) if isinstance(ready, _Ready) else ready
+            if writing is not None:
+                writing.result()
+            if isinstance(made, _Made):
+                ends[case] = writing = writer.submit(_attempt, case, job.write, made)
+            else:
+                ends[case] = made
+            step(case)
+    return _outcome(
+        {case: end.result() if isinstance(end, Future) else end for case, end in ends.items()}, job.warnings
+    )
+
+
+_End = Literal["done", "skipped"] | Failure
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A case that was read and preprocessed."""
+
+    case: str
+    source: str
+    file: Path
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A case that was predicted and not written yet."""
+
+    ready: _Ready
+    prediction: Prediction
+
+
+class _Job:
+    """The three steps of a case: read, predict, write. Each runs in one thread of its own, one case at a time."""
+
+    def __init__(self, model: Model, output: Path, options: PredictOptions) -> None:
+        self.model, self.output, self.options = model, output, options
+        self.maker = hash_json([model.identity, options.mirroring, options.step])
+        self.warnings: list[str] = []
+        self.entries = _open_ledger(output)
+
+    def read(self, case: str, files: tuple[Path, ...]) -> _Ready | Literal["skipped"]:
+        """The preprocessed case, or that it is done already."""
+        described = Case(id=case, images=files, label=None, subject=case)
+        file = self.output / f"{case}{label_ending(files)}"
+        source = hash_images(described)
+        if not self.options.overwrite:
+            if self._is_done(case, file, source):
+                return "skipped"
+            self._refuse_foreign(case, file)
+        arrays = read_case(described)
+        plan = self.model.plan
+        refuse_unfit(case, len(arrays.image), arrays.geometry, plan)
+        prepared = prepare(case, arrays.image, None, arrays.geometry, plan, self.model.configuration)
+        self.warnings += doubts(arrays.image, prepared.info, plan, self.model.facts)
+        return _Ready(case, source, file, prepared)
+
+    def predict(self, ready: _Ready) -> _Made:
+        """The prediction of a case."""
+        options = self.options
+        prediction = self.model.predict_prepared(
+            ready.prepared, mirroring=options.mirroring, step=options.step, probabilities=options.probabilities
+        )
+        return _Made(ready, prediction)
+
+    def write(self, made: _Made) -> Literal["done"]:
+        """Writes the label map, and the probabilities if asked for; the ledger knows of them before they are there."""
+        ready, beside = made.ready, self._probabilities(made.ready.case)
+        self._note(ready.case, LedgerEntry(maker=self.maker, input=ready.source))
+        beside.unlink(missing_ok=True)
+        write_label(ready.file, made.prediction.labels, made.prediction.geometry)
+        size = 0
+        if made.prediction.probabilities is not None:
+            write_probabilities(beside, made.prediction.probabilities)
+            size = beside.stat().st_size
+        output = hash_file(ready.file)
+        self._note(ready.case, LedgerEntry(maker=self.maker, input=ready.source, output=output, probabilities=size))
+        return "done"
+
+    def _is_done(self, case: str, file: Path, source: str) -> bool:
+        entry = self.entries.get(case)
+        if entry is None or (entry.maker, entry.input) != (self.maker, source) or not file.is_file():
+            return False
+        if self.options.probabilities:
+            beside = self._probabilities(case)
+            if not entry.probabilities or not beside.is_file() or beside.stat().st_size != entry.probabilities:
+                return False
+        return hash_file(file) == entry.output
+
+    def _refuse_foreign(self, case: str, file: Path) -> None:
+        """Nothing, where there is no file or it is ours; a file of somebody's, or one changed since, is kept."""
+        if not file.exists():
+            return
+        entry, remedy = self.entries.get(case), "choose another output folder, or move that file away"
+        if entry is None:
+            raise DataError(f"predict case '{case}'", f"{file} exists and was not predicted here", remedy)
+        if entry.output and hash_file(file) != entry.output and _is_whole(file):
+            raise DataError(f"predict case '{case}'", f"{file} was changed after it was predicted", remedy)
+
+    def _probabilities(self, case: str) -> Path:
+        return self.output / f"{case}.npz"
+
+    def _note(self, case: str, entry: LedgerEntry) -> None:
+        self.entries[case] = entry
+        Ledger(cases=self.entries).write(self.output / LEDGER)
+
+
+def write_probabilities(path: Path, probabilities: Probabilities) -> None:
+    """Writes probabilities as .npz with the key "probabilities", whole or not at all.
+
+    Compressed at the fastest level: most probabilities are 0 or 1, and the usual level takes several times longer.
+    """
+    with (
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("probabilities.npy", "w", force_zip64=True) as stream,
+    ):
+        np.lib.format.write_array(stream, np.ascontiguousarray(probabilities), allow_pickle=False)
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        read_label(file)
+    except DataError:
+        return False
+    return True
+
+
+def _open_ledger(output: Path) -> dict[str, LedgerEntry]:
+    """The entries of an output folder, made and tried to be written to."""
+    if not output.is_dir() and output.name.lower().endswith(FILE_ENDINGS):
+        raise UsageError(f"output {output}", "a file name", "give a folder; files are named after their cases")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SelfcfgError(f"output folder {output}", str(error), "choose another folder") from error
+    file = output / LEDGER
+    ledger = Ledger.read(file) if file.is_file() else Ledger()
+    ledger.write(file)
+    return dict(ledger.cases)
+
+
+def _ahead(
+    executor: ThreadPoolExecutor,
+    function: Callable[[str, tuple[Path, ...]], _Ready | Literal["skipped"]],
+    cases: Mapping[str, tuple[Path, ...]],
+) -> Iterator[tuple[str, _Ready | _End]]:
+    """Yields each case with the result of `function`, which works on the next case meanwhile."""
+    names = list(cases)
+    coming = {name: executor.submit(_attempt, name, function, name, cases[name]) for name in names[:1]}
+    for name, following in itertools.zip_longest(names, names[1:]):
+        result = coming.pop(name).result()
+        if following is not None:
+            coming[following] = executor.submit(_attempt, following, function, following, cases[following])
+        yield name, result
+
+
+def _attempt(case: str, function: Callable[..., Result], *arguments: Any) -> Result | Failure:
+    """The result of one step of a case, or the failure of that case."""
+    try:
+        return function(*arguments)
+    except SelfcfgError as error:
+        return Failure(case=case, reason=str(error))
+    except Exception as error:  # noqa: BLE001 - whatever one case does, the others are still to be predicted
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        return Failure(case=case, reason=f"unexpected {type(error).__name__}: {error} ({where}); please report it")
+
+
+def _outcome(ends: Mapping[str, _End], warnings: Sequence[str]) -> Outcome:
+    return Outcome(
+        done=tuple(case for case, end in ends.items() if end == "done"),
+        skipped=tuple(case for case, end in ends.items() if end == "skipped"),
+        failed=tuple(end for end in ends.values() if isinstance(end, Failure)),
+        warnings=tuple(warnings),
+    )

@@ -1,0 +1,207 @@
+"""The report of an experiment as Markdown with pictures: scores first, then cases, training, data and decisions."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+from selfcfg.dataset import Dataset
+from selfcfg.engine.evaluate import Evaluation
+from selfcfg.errors import DataError
+from selfcfg.files import write_text
+from selfcfg.plan import Configuration, Plan, Reason
+from selfcfg.report.cases import Shown, draw, failures
+from selfcfg.report.tables import cell, listed, number, spread, table
+from selfcfg.runs import RunFolder, RunRecord, fold_folders
+from selfcfg.workspace import Workspace
+
+PICTURES = "pictures"
+MAX_FAILURES = 40
+
+Folds = list[tuple[RunFolder, RunRecord]]
+
+_NOTICE = "For research only: not a medical device, and no basis for decisions about a patient."
+
+
+def write_report(folder: Path, evaluation: Evaluation, dataset: Dataset, plan: Plan) -> Path:
+    """The path of report.md, written into an experiment's folder together with its pictures; all links are relative.
+
+    Args:
+        folder: the experiment, parent of its folds.
+        evaluation: cross-validated scores of all folds that are finished.
+        dataset: what it was trained on.
+        plan: what it was trained with.
+
+    Raises:
+        DataError: the folder holds no run.
+    """
+    folds = [(run, RunRecord.read(run.record)) for run in fold_folders(folder)]
+    configuration = plan.configuration(folds[0][1].configuration)
+    shown = draw(evaluation, dataset, folder / PICTURES)
+    expected = [case for _, record in folds if record.status == "finished" for case in record.validation]
+    sections = [
+        _title(folds, dataset),
+        _scores(evaluation, folds),
+        _failures(failures(evaluation, expected)),
+        _cases(shown),
+        _training(folder, folds, evaluation),
+        _data(dataset, evaluation, plan),
+        _decisions(plan, configuration, folds[0][1].configuration),
+        _making(folds),
+    ]
+    write_text(folder / "report.md", "\n\n".join(section for section in sections if section) + "\n")
+    return folder / "report.md"
+
+
+def report_experiment(folder: Path, workspace: Workspace) -> Path:
+    """The path of report.md of an experiment that was trained and scored before.
+
+    Raises:
+        DataError: it has no scores yet, or a file of it is not usable.
+        UsageError: its dataset is not in the workspace.
+    """
+    runs = fold_folders(folder)
+    summary = folder / "cross_validation" / "summary.json"
+    if not summary.is_file():
+        raise DataError(f"report on {folder}", "its folds have not been scored yet", "finish training with --resume")
+    dataset = Dataset.open(workspace.dataset_folder(RunRecord.read(runs[0].record).dataset))
+    return write_report(folder, Evaluation.read(summary), dataset, Plan.read(runs[0].plan))
+
+
+def _title(folds: Folds, dataset: Dataset) -> str:
+    record = folds[0][1]
+    return f"# {dataset.name}: {record.trainer}, {record.configuration}, planner {record.planner}\n\n{_NOTICE}"
+
+
+def _scores(evaluation: Evaluation, folds: Folds) -> str:
+    mean = evaluation.foreground_mean
+    which = listed(record.fold for _, record in folds)
+    text = [
+        "## Scores",
+        f"Mean foreground Dice **{number(mean['dice'])}**, HD95 {number(mean['hd95'], 2)} mm and NSD at "
+        f"{evaluation.nsd_tolerance:g} mm {number(mean['nsd'])}, over {evaluation.n_cases} cases, each predicted by "
+        f"the network of the fold that did not train on it (fold {which}).",
+        _dice_table(evaluation),
+        _other_table(evaluation),
+    ]
+    if evaluation.empty == "exclude" and any(evaluation.n_excluded.values()):
+        text.append("A case in which neither reference nor prediction holds a class is left out for that class.")
+    return "\n\n".join(text)
+
+
+def _dice_table(evaluation: Evaluation) -> str:
+    heads = ["class", "Dice mean", "median", "std", "min", "max", "cases", "left out", "missed or invented"]
+    rows: list[list[object]] = []
+    for name in evaluation.mean:
+        values = _known(evaluation, name, "dice")
+        counts = [len(values), evaluation.n_excluded[name], evaluation.n_one_empty[name]]
+        rows.append([name, *spread(values), *counts])
+    return table(heads, rows)
+
+
+def _other_table(evaluation: Evaluation) -> str:
+    heads = ["class", "IoU", "HD95 mm mean", "median", "max", "NSD", "volume error (relative)"]
+    rows: list[list[object]] = []
+    for name, means in evaluation.mean.items():
+        distance = spread(_known(evaluation, name, "hd95"), 2)
+        relative = number(means["volume_error_relative"])
+        rows.append([name, number(means["iou"]), distance[0], distance[1], distance[4], number(means["nsd"]), relative])
+    return table(heads, rows)
+
+
+def _known(evaluation: Evaluation, name: str, metric: str) -> list[float]:
+    values = [getattr(case.scores[name], metric) for case in evaluation.cases]
+    return [value for value in values if value is not None]
+
+
+def _failures(sentences: list[str]) -> str:
+    if not sentences:
+        return "## Failures\n\nNone: every case was scored, and no class was missed or invented altogether."
+    lines = [f"- {cell(sentence)}" for sentence in sentences[:MAX_FAILURES]]
+    if len(sentences) > MAX_FAILURES:
+        lines.append(f"- and {len(sentences) - MAX_FAILURES} more; see cross_validation/metrics.csv")
+    return "## Failures\n\n" + "\n".join(lines)
+
+
+def _cases(shown: list[Shown]) -> str:
+    blocks = ["## Cases to look at"]
+    for case in shown:
+        head = f"### {case.why}: {cell(case.case)}\n\nDice {cell(case.scores)}"
+        picture = (
+            f"![{cell(case.case)}]({PICTURES}/{case.picture})" if case.picture else f"No picture: {cell(case.problem)}"
+        )
+        blocks.append(f"{head}\n\n{picture}")
+    return "\n\n".join(blocks) if shown else ""
+
+
+def _training(folder: Path, folds: Folds, evaluation: Evaluation) -> str:
+    rows: list[list[object]] = [
+        [record.fold, record.status, len(record.train), len(record.validation), number(_fold_dice(evaluation, record))]
+        for _, record in folds
+    ]
+    text = ["## Training", table(["fold", "status", "trained on", "validated on", "Dice"], rows, numbers_from=2)]
+    for run, record in folds:
+        if run.curves.is_file():
+            text.append(f"![curves of fold {record.fold}]({run.curves.relative_to(folder).as_posix()})")
+    return "\n\n".join(text)
+
+
+def _fold_dice(evaluation: Evaluation, record: RunRecord) -> float | None:
+    """The mean over classes of the mean over the fold's cases."""
+    cases = [case for case in evaluation.cases if case.case in record.validation]
+    means = []
+    for name in evaluation.mean:
+        values = [dice for case in cases if (dice := case.scores[name].dice) is not None]
+        means += [statistics.mean(values)] if values else []
+    return statistics.mean(means) if means else None
+
+
+def _data(dataset: Dataset, evaluation: Evaluation, plan: Plan) -> str:
+    subjects = len({case.subject for case in dataset.cases})
+    size = " x ".join(f"{value:g}" for value in plan.median_shape)
+    spacing = " x ".join(f"{value:.4g}" for value in plan.median_spacing)
+    facts = [
+        ["cases", f"{len(dataset.cases)} of {subjects} subjects"],
+        ["channels", listed(plan.channels)],
+        ["median size after cropping", f"{size} voxels"],
+        ["median spacing", f"{spacing} mm" if plan.dimensions == 3 else "none: 2D pictures"],
+    ]
+    rows: list[list[object]] = []
+    for name in evaluation.mean:
+        volumes = [case.scores[name].volume_ref for case in evaluation.cases if case.scores[name].volume_ref > 0]
+        rows.append([name, len(volumes), *spread(volumes, 2)])
+    unit = evaluation.volume_unit
+    heads = ["class", "in cases", f"{unit} mean", "median", "std", "min", "max"]
+    return "\n\n".join(["## Data", table(["what", "found"], facts, numbers_from=9), table(heads, rows)])
+
+
+def _decisions(plan: Plan, configuration: Configuration, name: str) -> str:
+    network = configuration.topology
+    facts = [
+        ["patch", f"{' x '.join(map(str, configuration.patch_size))} voxels, {configuration.batch_size} in a batch"],
+        ["spacing", " x ".join(f"{value:.4g}" for value in configuration.spacing) + " mm"],
+        ["normalisation", listed(configuration.normalization)],
+        ["network", f"{network.kind} U-Net of {network.n_stages} stages, features {listed(network.features)}"],
+    ]
+    text = [f"## Plan: {name}", table(["what", "decided"], facts, numbers_from=9)]
+    if reasons := [*plan.reasons, *configuration.reasons]:
+        text += ["\n".join(_reason(reason) for reason in reasons)]
+        text.append(f"In full: `selfcfg plan {plan.dataset} --planner {plan.planner} --explain`")
+    return "\n\n".join(text)
+
+
+def _reason(reason: Reason) -> str:
+    """The decision with the first sentence of its reason; the page of `selfcfg plan --explain` has all of it."""
+    why = re.split(r"(?<=[.:]) (?=[A-Z])", reason.why, maxsplit=1)[0]
+    return f"- **{cell(reason.what)}: {cell(reason.value)}.** {cell(why)}"
+
+
+def _making(folds: Folds) -> str:
+    record = folds[0][1]
+    facts: dict[str, Any] = {"seed": record.seed, "share of labels used": record.label_fraction}
+    if record.init is not None:
+        facts["started from"] = Path(record.init).name
+    facts |= record.settings | record.versions | record.machine
+    return "## How it was made\n\n" + table(["what", "value"], facts.items(), numbers_from=9)

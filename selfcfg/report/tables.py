@@ -1,0 +1,58 @@
+"""Markdown tables and the numbers in them, as text."""
+
+from __future__ import annotations
+
+import html
+import statistics
+from collections.abc import Iterable, Sequence
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_from: int = 1) -> str:
+    r"""A Markdown table; columns from `numbers_from` on are right-aligned.
+
+    >>> print(table(["class", "Dice"], [["liver|left", 0.5]]))
+    | class | Dice |
+    | :-- | --: |
+    | liver\|left | 0.5 |
+    """
+    marks = [":--" if column < numbers_from else "--:" for column in range(len(heads))]
+    lines = [heads, marks, *([cell(value) for value in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(value: object) -> str:
+    """A value as text that cannot break a table or be taken for markup."""
+    return html.escape(str(value), quote=False).replace("|", "\\|").replace("\n", " ")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with a fixed count of digits after the point; "-" for None.
+
+    >>> number(0.91265), number(None)
+    ('0.913', '-')
+    """
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def spread(values: Sequence[float], digits: int = 3) -> list[str]:
+    """Mean, median, standard deviation and the two ends of a list of numbers, as text; "-" where it is empty.
+
+    >>> spread([1.0, 2.0, 6.0], 1)
+    ['3.0', '2.0', '2.6', '1.0', '6.0']
+    """
+    if not values:
+        return ["-"] * 5
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    found = (statistics.mean(values), statistics.median(values), deviation, min(values), max(values))
+    return [number(value, digits) for value in found]
+
+
+def listed(values: Iterable[object], limit: int = 8) -> str:
+    """Names one after the other, shortened where there are many.
+
+    >>> listed("abcd", 2)
+    'a, b and 2 more'
+    """
+    names = [str(value) for value in values]
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

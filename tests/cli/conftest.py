@@ -1,0 +1,50 @@
+"""A workspace with the tiny dataset, and the command line called in this process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfcfg.cli import main
+from selfcfg.dataset import Dataset
+
+
+@dataclass
+class Answer:
+    """What one command said."""
+
+    code: int
+    out: str
+    err: str
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def selfcfg(capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs one command line with --json; a command never lets an exception out."""
+
+    def run(*arguments: object) -> Answer:
+        capfd.readouterr()
+        code = main([*map(str, arguments), "--json"])
+        captured = capfd.readouterr()
+        last = captured.out.strip().splitlines()[-1] if captured.out.strip() else "{}"
+        assert "Traceback" not in captured.err
+        return Answer(code, captured.out, captured.err, json.loads(last))
+
+    return run
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tiny_dataset: Dataset) -> Path:
+    """A workspace whose dataset 901 is a copy of the tiny dataset, so a test may damage it."""
+    shutil.copytree(tiny_dataset.root, tmp_path / "w" / "raw" / tiny_dataset.name)
+    return tmp_path / "w"

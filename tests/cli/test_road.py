@@ -1,0 +1,85 @@
+"""The whole road through the command line on the tiny dataset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfcfg.io import read_header, read_label
+
+SHORT = ["epochs=2", "iterations_per_epoch=4", "validation_iterations=1", "batch_size=2", "workers=0"]
+SETS = [part for setting in SHORT for part in ("--set", setting)]
+
+
+@pytest.mark.slow
+def test_from_raw_data_to_scores(selfcfg, workspace: Path, tmp_path: Path) -> None:
+    trained = selfcfg("plan-and-train", 901, "--fold", "0,1", *SETS, "--jobs", 1, "--workspace", workspace)
+    assert trained.code == 0, trained.err
+    run = Path(trained.result["run"])
+    assert trained.result["folds"] == ["fold_0", "fold_1"]
+    assert Path(trained.result["report"]).is_file()
+    for name in ("run.json", "plan.json", "log.jsonl", "curves.png", "final.safetensors", "validation/summary.json"):
+        assert (run / "fold_0" / name).is_file(), name
+
+    raw = workspace / "raw" / "Dataset901_Tiny"
+    output = tmp_path / "predictions"
+    predicted = selfcfg("predict", run, "-i", raw / "imagesTs", "-o", output)
+    assert predicted.code == 0, predicted.err
+    assert len(predicted.result["done"]) == 2
+    for file in (raw / "labelsTs").iterdir():
+        label, geometry = read_label(output / file.name)
+        assert geometry.differences(read_header(file)[1]) == []
+        assert set(np.unique(label)) <= {0, 1, 2}
+    again = selfcfg("predict", run, "-i", raw / "imagesTs", "-o", output)
+    assert (len(again.result["done"]), len(again.result["skipped"])) == (0, 2)
+
+    scored = selfcfg("evaluate", raw / "labelsTs", output, "--dataset-json", raw / "dataset.json", "--jobs", 1)
+    assert scored.code == 0, scored.err
+    assert 0 <= scored.result["foreground_mean"]["dice"] <= 1
+    assert Path(scored.result["summary"]).is_file()
+
+
+@pytest.mark.slow
+def test_running_again_changes_nothing_and_another_seed_is_refused(selfcfg, workspace: Path) -> None:
+    command = ["plan-and-train", 901, "--fold", 0, *SETS, "--jobs", 1, "--workspace", workspace]
+    run = Path(selfcfg(*command).result["run"])
+    weights = (run / "fold_0" / "final.safetensors").stat().st_mtime_ns
+    store = {file: file.stat().st_mtime_ns for file in (workspace / "preprocessed").rglob("*.b2nd")}
+    assert selfcfg(*command).code == 0
+    assert (run / "fold_0" / "final.safetensors").stat().st_mtime_ns == weights
+    assert {file: file.stat().st_mtime_ns for file in (workspace / "preprocessed").rglob("*.b2nd")} == store
+
+    other = selfcfg("train", 901, *SETS, "--seed", 7, "--jobs", 1, "--workspace", workspace)
+    assert other.code == 2
+    assert "seed" in other.err
+    assert "--name" in other.err
+
+
+@pytest.mark.slow
+def test_a_failed_case_is_isolated_and_listed(selfcfg, workspace: Path, tmp_path: Path) -> None:
+    run = selfcfg("plan-and-train", 901, "--fold", 0, *SETS, "--jobs", 1, "--workspace", workspace).result["run"]
+    images = workspace / "raw" / "Dataset901_Tiny" / "imagesTs"
+    broken = sorted(images.iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:200])
+    answer = selfcfg("predict", run, "-i", images, "-o", tmp_path / "out")
+    assert answer.code == 1
+    assert len(answer.result["done"]) == 1
+    assert [failure["case"] for failure in answer.result["failed"]] == [broken.name.removesuffix("_0000.nii.gz")]
+    assert len([file for file in (tmp_path / "out").iterdir() if file.name.endswith(".nii.gz")]) == 1
+
+
+@pytest.mark.slow
+def test_label_fraction_is_recorded_and_nested(selfcfg, workspace: Path) -> None:
+    selfcfg("plan", 901, "--jobs", 1, "--workspace", workspace)
+    used = {}
+    for fraction in (0.4, 0.8):
+        name = f"f{int(fraction * 100)}"
+        fractions = ["--label-fraction", fraction, "--name", name]
+        answer = selfcfg("train", 901, *SETS, *fractions, "--jobs", 1, "--workspace", workspace)
+        record = json.loads((Path(answer.result["run"]) / "fold_0" / "run.json").read_text())
+        used[fraction] = set(record["train"])
+    assert len(used[0.4]) >= 2
+    assert used[0.4] < used[0.8]

@@ -1,0 +1,49 @@
+"""The command line answers at once: help and mistakes need no array library."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "matplotlib", "pandas", "skimage", "lightning_fabric")
+
+LOOK = """
+import sys
+try:
+    {action}
+except SystemExit:
+    pass
+sys.stderr.write("loaded:" + ",".join(name for name in {heavy!r} if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "import selfcfg, selfcfg.cli, selfcfg.io, selfcfg.kernels, selfcfg.nets, selfcfg.engine, selfcfg.report",
+        "from selfcfg.cli import main; sys.argv = ['selfcfg', '--help']; main()",
+        "from selfcfg.cli import main; sys.argv = ['selfcfg', 'train', '--help']; main()",
+        "from selfcfg.cli import main; sys.argv = ['selfcfg', 'no-such-command']; main()",
+    ],
+)
+def test_nothing_heavy_is_loaded(action: str) -> None:
+    script = LOOK.format(action=action, heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.rpartition("loaded:")[2] == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no processor times of child processes")
+def test_help_takes_less_than_half_a_second() -> None:
+    command = [sys.executable, "-c", "from selfcfg.cli import main; main()", "--help"]
+
+    def processor_seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, capture_output=True, check=True, env={**os.environ, "COLUMNS": "80"})
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(processor_seconds() for _ in range(4)) < 0.5

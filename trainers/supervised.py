@@ -1,0 +1,111 @@
+"""The reference's algorithm: a U-Net trained on labelled patches with Dice and cross entropy at every resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar, Self, cast
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from selfcfg.engine.trainer import Batch, Parts, Settings, Trainer
+from selfcfg.kernels.losses import (
+    Terms,
+    deep_supervision_weights,
+    deeply_supervised,
+    hard_counts,
+    label_loss,
+    region_loss,
+)
+from selfcfg.nets.unet import Head, build_parts
+
+
+class SupervisedSettings(Settings):
+    """The settings of every trainer, and those of the loss."""
+
+    deep_supervision: bool = Field(True, description="also score the lower resolutions, each with half the weight")
+    dice_weight: float = Field(1.0, ge=0, description="weight of the Dice term")
+    cross_entropy_weight: float = Field(1.0, ge=0, description="weight of the cross entropy, binary with regions")
+    batch_dice: bool | None = Field(None, description="one Dice over the whole batch; default: the plan's choice")
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> Self:
+        if not self.dice_weight + self.cross_entropy_weight:
+            raise ValueError("dice_weight and cross_entropy_weight are both 0; one must be above")
+        return self
+
+
+class Supervised(Trainer[SupervisedSettings]):
+    """Trains a U-Net on labelled patches with Dice and cross entropy, deeply supervised.
+
+    Source: nnU-Net v2.8.1, nnUNetTrainer.
+    """
+
+    name: ClassVar[str] = "supervised"
+    settings_type: ClassVar[type[Settings]] = SupervisedSettings
+
+    def build(self) -> Parts:
+        """Encoder, decoder and head; heads of resolutions that the loss leaves out are not trained."""
+        parts = build_parts(self.configuration.topology, len(self.plan.channels), self.plan.labels.n_outputs)
+        lower = cast(Head, parts["head"]).seg_layers[: -len(self._resolution_weights())]
+        lower.requires_grad_(False)
+        return parts
+
+    def weights(self) -> Mapping[str, float]:
+        """As the settings say."""
+        return {"dice": self.settings.dice_weight, "cross_entropy": self.settings.cross_entropy_weight}
+
+    def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
+        """One group: "dice" (1 - soft Dice) and "cross_entropy" in nats, each summed over the weighted resolutions."""
+        batch, weights = batches["labelled"], self._resolution_weights()
+        features = parts["decoder"](parts["encoder"](batch.image))
+        outputs = parts["head"](features[: len(weights)])
+        yield deeply_supervised(self._loss, outputs, batch.labels(), weights)._asdict()
+
+    def validate(self, parts: Parts, batches: Iterable[Mapping[str, Batch]]) -> dict[str, float]:
+        """The Dice of each class from counts summed over all patches, and first "dice", their mean.
+
+        Classes that are neither in the patches nor predicted are left out.
+
+        Source: nnU-Net v2.8.1, on_validation_epoch_end ("pseudo Dice").
+        """
+        counts: Tensor | None = None
+        for streams in batches:
+            batch = streams["labelled"]
+            logits = parts["head"](parts["decoder"](parts["encoder"](batch.image))[:1])[0]
+            found = hard_counts(logits, batch.labels(), self._regions(), self.plan.labels.ignore)
+            counts = found if counts is None else counts + found
+        if counts is None:
+            return {}
+        scores = {f"dice {name}": _dice(*counts[:, channel].tolist()) for name, channel in self._channels().items()}
+        present = [score for score in scores.values() if not math.isnan(score)]
+        return {"dice": sum(present) / len(present) if present else math.nan, **scores}
+
+    def _resolution_weights(self) -> tuple[float, ...]:
+        """The weights of the resolutions that count, full resolution first."""
+        n_outputs = self.configuration.topology.n_stages - 1 if self.settings.deep_supervision else 1
+        return tuple(weight for weight in deep_supervision_weights(n_outputs) if weight)
+
+    def _regions(self) -> tuple[tuple[int, ...], ...]:
+        """The values of each region, or nothing for labels that exclude each other."""
+        return tuple(self.plan.labels.targets.values()) if self.plan.labels.has_regions else ()
+
+    def _channels(self) -> dict[str, int]:
+        """The row of each class or region in counts without background."""
+        targets = self.plan.labels.targets
+        if self.plan.labels.has_regions:
+            return {name: index for index, name in enumerate(targets)}
+        return {name: value - 1 for name, (value, *_) in targets.items()}
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Terms:
+        chosen, ignore = self.settings.batch_dice, self.plan.labels.ignore
+        batch_dice = self.configuration.batch_dice if chosen is None else chosen
+        if regions := self._regions():
+            return region_loss(logits, target, regions, batch_dice=batch_dice, ignore=ignore)
+        return label_loss(logits, target, batch_dice=batch_dice, ignore=ignore)
+
+
+def _dice(hits: int, false_positives: int, false_negatives: int) -> float:
+    size = 2 * hits + false_positives + false_negatives
+    return 2 * hits / size if size else math.nan
