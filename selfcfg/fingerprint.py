@@ -34,6 +34,7 @@ class CaseFingerprint(Record):
         intensities: foreground statistics of each channel, None where the case has no foreground.
         voxels: count of each label value.
         source: hash of the files the case was measured from.
+        picture: hash of its image files alone, by which copies of one image are found.
         quantiles: foreground intensities of each channel at the `QUANTILES`, as numbers in one line of text, so that
             the statistics of all cases can be pooled again when one is added; "" where the case has no foreground.
     """
@@ -48,6 +49,7 @@ class CaseFingerprint(Record):
     intensities: tuple[ChannelStatistics | None, ...]
     voxels: dict[int, int]
     source: str
+    picture: str
     quantiles: tuple[str, ...] = ()
 
 

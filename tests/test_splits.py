@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_label_subsets_are_nested_and_counted_in_subjects() -> None:
     chosen = [label_subset(train, SUBJECTS, fraction, seed=3) for fraction in fractions]
     counts = [len({SUBJECTS[case] for case in cases}) for cases in chosen]
     assert counts == [2, 2, 2, 3, 3, 6, 10, 20, 20]
-    for smaller, bigger in zip(chosen, chosen[1:], strict=False):
+    for smaller, bigger in itertools.pairwise(chosen):
         assert set(smaller) <= set(bigger)
     for cases in chosen:
         assert list(cases) == [case for case in train if case in set(cases)]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from selfcfg import __version__
 from selfcfg.cli import data, inference, inspection, training
 from selfcfg.errors import SelfcfgError
+
+_WrongUse: Any = typer.BadParameter.__mro__[1]  # UsageError of the click that typer brings or uses
 
 app = typer.Typer(
     help="Self-configuring medical image segmentation. For research use; not a medical device.",
@@ -49,12 +50,12 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="selfcfg", standalone_mode=False)
     except SelfcfgError as error:
         return _failed(str(error), error.exit_code, arguments)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
-        usage = error.ctx.get_usage() + "\n" if isinstance(error, click.UsageError) and error.ctx else ""
+    except _WrongUse as error:
+        usage = error.ctx.get_usage() + "\n" if error.ctx else ""
         return _failed(error.format_message() or "nothing was asked", 2, arguments, usage)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted; the same command continues", 75, arguments)
     return code if isinstance(code, int) else 0
 

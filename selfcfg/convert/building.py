@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -155,9 +154,7 @@ def survey_case(item: tuple[SourceCase, float | None]) -> CaseSurvey:
         label_copied = threshold is None and _is_plain_label(case.label, label)
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise DataError(
-            "compare its files", f"they differ in shape (z, y, x): {listed}", "export them from one grid"
-        )
+        raise DataError("compare its files", f"they differ in shape (z, y, x): {listed}", "export them from one grid")
     return CaseSurvey(tuple(n_channels), tuple(copied), label_copied, values, stack)
 
 
@@ -184,12 +181,12 @@ def common_ending(sources: list[SourceCase], surveys: Mapping[str, CaseSurvey]) 
 
 
 def write_case(item: Writing) -> None:
-    """Writes the files of one case; those that need no change are linked, or copied where links are not possible."""
+    """Writes the files of one case; those that need no change are copied byte for byte."""
     images, labels = item.folder / f"images{item.part}", item.folder / f"labels{item.part}"
     number = 0
     for path, copied in zip(item.case.images, item.survey.copied, strict=True):
         if copied and ending_of(path) == item.ending:
-            place(path, images / f"{item.case.id}_{number:04d}{item.ending}")
+            copy(path, images / f"{item.case.id}_{number:04d}{item.ending}")
             number += 1
             continue
         image, geometry = read_image(path)
@@ -201,18 +198,15 @@ def write_case(item: Writing) -> None:
         _write_label(item, item.case.label, labels / f"{item.case.id}{item.ending}")
 
 
-def place(source: Path, target: Path) -> None:
-    """Makes a file appear at `target` unchanged: as a hard link where that is possible, else as a copy.
+def copy(source: Path, target: Path) -> None:
+    """Copies a file unchanged; not as a link, so that editing one of the two in place never changes the other.
 
     Raises:
         SelfcfgError: the disk refused the bytes.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source.resolve(), target)
-        except OSError:
-            shutil.copyfile(source, target)
+        shutil.copyfile(source, target)
     except OSError as error:
         raise SelfcfgError(f"write {target}", str(error), "free some space or choose another place") from error
     if target.name.lower().endswith(_TIFF):
@@ -226,14 +220,15 @@ def place(source: Path, target: Path) -> None:
 def mapped(label: np.ndarray[Any, Any], label_map: Mapping[int, int]) -> np.ndarray[Any, Any]:
     """The label map with each original value replaced; every value must be in the map."""
     originals = np.array(sorted(label_map))
-    targets: np.ndarray[Any, Any] = np.array([label_map[int(value)] for value in originals])
-    return np.asarray(targets[np.searchsorted(originals, label)])
+    targets = np.array([label_map[int(value)] for value in originals])
+    result: np.ndarray[Any, Any] = targets[np.searchsorted(originals, label)]
+    return result
 
 
 def _write_label(item: Writing, source: Path, target: Path) -> None:
     unchanged = all(item.label_map.get(value, value) == value for value in item.survey.values)
     if unchanged and item.survey.label_copied and ending_of(source) == item.ending:
-        place(source, target)
+        copy(source, target)
         return
     _, geometry = read_image(source)
     write_label(target, mapped(_read_mask(source, item.threshold), item.label_map), geometry)
@@ -246,7 +241,8 @@ def _read_mask(path: Path, threshold: float | None) -> np.ndarray[Any, Any]:
     image, _ = read_image(path)
     if len(image) > 1 and not (image == image[:1]).all():
         raise DataError(f"read {path}", f"a mask of {len(image)} different channels", "store it as one gray channel")
-    return (image[0] > threshold).astype(np.uint8)
+    mask: np.ndarray[Any, Any] = (image[0] > threshold).astype(np.uint8)
+    return mask
 
 
 def _is_plain(path: Path, image: np.ndarray[Any, Any]) -> bool:

@@ -19,7 +19,7 @@ def convert_msd(source: Path, destination: Path) -> Dataset:
     """The dataset that it wrote to `destination`, which appears whole or not at all.
 
     Every file that dataset.json lists is read to its end. Images of several channels are split into one file each, what
-    needs no change is linked or copied; label values must be declared. Test images go to imagesTs.
+    needs no change is copied byte for byte; label values must be declared. Test images go to imagesTs.
 
     Raises:
         UsageError: `source` is no such task, or `destination` exists.

@@ -13,6 +13,7 @@ from selfcfg.engine.batches import Batches, Source
 from selfcfg.engine.device import choose_device, machine_facts, package_versions, resolve_precision
 from selfcfg.engine.evaluate import Evaluation, evaluate
 from selfcfg.engine.loop import fit
+from selfcfg.engine.opening import open_run
 from selfcfg.engine.predict import load_model
 from selfcfg.engine.preprocess import Prepared
 from selfcfg.engine.store import Store
@@ -103,7 +104,6 @@ class Experiment:
         split = self.splits[fold]
         subjects = {case.id: case.subject for case in self.project.dataset.cases}
         train = label_subset(split.train, subjects, self.request.label_fraction, self.request.seed)
-        sources = {case.case: case.source for case in self.facts.cases}
         device = choose_device(self.request.device)
         return RunRecord(
             dataset=self.project.name,
@@ -116,7 +116,7 @@ class Experiment:
             seed=self.request.seed,
             init=str(self.request.init) if self.request.init else None,
             plan_hash=self.plan.content_hash(),
-            data_hash=hash_json([sources[case] for case in train]),
+            data_hash=hash_json([self.store.open(case).info.source for case in train]),
             train=train,
             validation=split.val,
             versions=package_versions(),
@@ -142,7 +142,7 @@ def open_experiment(project: Project, request: TrainRequest, jobs: int) -> Exper
         )
     trainer_type: type[Trainer[Any]] = registry.load("trainers", request.trainer)
     settings = parse_settings(trainer_type, request.settings)
-    facts = pipeline.fingerprint(project, jobs)
+    facts = pipeline.known_fingerprint(project, jobs)
     return Experiment(
         project=project,
         request=request,
@@ -166,7 +166,9 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
         Stopped: stopped on request; the same call with `resume` continues.
     """
     run, record = experiment.run(fold), experiment.record(fold)
-    if not _is_finished(run, record, experiment.request.resume):
+    if open_run(run, record, resume=experiment.request.resume):
+        say(f"{run.path.name} is finished already")
+    else:
         device = choose_device(experiment.request.device)
         settings, configuration = experiment.settings, experiment.configuration
         sources = {
@@ -174,6 +176,7 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
             for stream, need in experiment.trainer_type.needs.items()
         }
         experiment.plan.write(run.plan)
+        experiment.facts.write(experiment.folder / "fingerprint.json")
         trainer = experiment.trainer_type(settings, experiment.plan, configuration)
         batches = Batches(sources, settings, configuration, experiment.plan, device, record.seed)
         fit(
@@ -223,45 +226,6 @@ def _label_ending(project: Project) -> str:
     """The suffix of label files: that of the images, but never a lossy one."""
     ending = project.dataset.description.file_ending
     return ".png" if ending in (".jpg", ".jpeg") else ending
-
-
-def _is_finished(run: RunFolder, record: RunRecord, resume: bool) -> bool:
-    """Whether this very run was finished before.
-
-    Raises:
-        UsageError: the folder holds another run, or this one unfinished and it is not to be resumed.
-    """
-    if not run.record.is_file():
-        return False
-    found = RunRecord.read(run.record)
-    if found.identity() != record.identity():
-        different = [key for key, value in record.identity().items() if found.identity()[key] != value]
-        raise UsageError(
-            f"train into {run.path}",
-            f"it holds another run ({_differences(found, record, different)})",
-            "give this one a --name",
-        )
-    if found.status == "finished":
-        say(f"{run.path.name} is finished already")
-        return True
-    if not resume:
-        raise UsageError(
-            f"train into {run.path}", "it holds this run unfinished", "continue it with --resume, or give a new --name"
-        )
-    return False
-
-
-def _differences(found: RunRecord, record: RunRecord, keys: Sequence[str]) -> str:
-    parts = []
-    for key in keys:
-        if key == "settings":
-            pairs = ((name, found.settings.get(name), value) for name, value in record.settings.items())
-            parts += [f"{name}: {old} there, {new} here" for name, old, new in pairs if old != new]
-        elif key in ("train", "validation", "plan_hash", "data_hash"):
-            parts.append(f"another {key.replace('_hash', '')}")
-        else:
-            parts.append(f"{key}: {getattr(found, key)} there, {getattr(record, key)} here")
-    return "; ".join(parts)
 
 
 def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:

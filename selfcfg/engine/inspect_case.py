@@ -80,7 +80,9 @@ class _Look:
                 hashes.append(_hash(image))
         if complete:
             self._channels(n_channels, hashes)
-        if self.case.label is not None:
+        if self.case.label is None:
+            self.add(None, "missing label", "no label is listed for it", "list one in dataset.json, or remove the case")
+        else:
             self._label(self.case.label)
         constant = any(finding.kind == "constant image" for finding in self.result.findings)
         self.result.voxel_hash = " ".join(hashes) if complete and not constant else None

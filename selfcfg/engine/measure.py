@@ -13,7 +13,7 @@ from selfcfg.engine.intensities import describe, pool
 from selfcfg.errors import DataError, SelfcfgError
 from selfcfg.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
 from selfcfg.fixes import Fixes
-from selfcfg.io import CaseArrays, hash_case, read_case, read_header
+from selfcfg.io import CaseArrays, hash_case, hash_images, read_case, read_header
 from selfcfg.kernels.crop import nonzero_box
 from selfcfg.parallel import run_cases
 from selfcfg.progress import progress
@@ -23,8 +23,11 @@ VERSION = 1
 
 _PROCESS_BYTES = 300 << 20
 """Memory of a worker before it reads anything."""
-_MASK_BYTES = 20
-"""Bytes a voxel of masks, labels and the foreground's values, beside the image itself."""
+_VOXEL_BYTES = 20
+"""Bytes a voxel beside the image itself: the file that is being read, label, masks, the foreground's values.
+
+Source: measured on 320 x 320 x 200 voxels of int16: 11 with one channel, 6 with two; float64 files need 12 more.
+"""
 
 
 def measure(dataset: Dataset, *, jobs: int, known: Fingerprint | None = None) -> Fingerprint:
@@ -44,7 +47,7 @@ def measure(dataset: Dataset, *, jobs: int, known: Fingerprint | None = None) ->
     """
     ignore = dataset.labels.ignore
     reusable = known.cases if known and (known.version, known.ignore) == (VERSION, ignore) else ()
-    earlier = {case.case: case for case in reusable}
+    measured = _unchanged(dataset, {case.case: case for case in reusable})
     fixes = Fixes.of(dataset.root)
     items = {
         case.id: _Item(
@@ -53,11 +56,10 @@ def measure(dataset: Dataset, *, jobs: int, known: Fingerprint | None = None) ->
             n_channels=len(dataset.description.channels),
             values=frozenset(dataset.labels.values),
             ignore=ignore,
-            known=earlier.get(case.id),
         )
         for case in dataset.cases
+        if case.id not in measured
     }
-    measured: dict[str, CaseFingerprint] = {}
     bad: dict[str, SelfcfgError] = {}
     with progress("measure", len(items)) as step:
         for name, result in run_cases(_measure_case, items, jobs=jobs, doing="measure", memory=_memory):
@@ -79,13 +81,19 @@ class _Item:
     n_channels: int
     values: frozenset[int]
     ignore: int | None
-    known: CaseFingerprint | None
+
+
+def _unchanged(dataset: Dataset, earlier: Mapping[str, CaseFingerprint]) -> dict[str, CaseFingerprint]:
+    """The earlier values of the cases whose files still have the same bytes."""
+    same = {}
+    for case in dataset.cases:
+        known = earlier.get(case.id)
+        if known is not None and known.source == hash_case(case):
+            same[case.id] = known.model_copy(update={"subject": case.subject})
+    return same
 
 
 def _measure_case(item: _Item) -> CaseFingerprint:
-    source = hash_case(item.case)
-    if item.known is not None and item.known.source == source:
-        return item.known.model_copy(update={"subject": item.case.subject})
     arrays = read_case(item.case, item.fixes)
     voxels = _count(arrays.label)
     _compare(item, arrays, voxels)
@@ -102,7 +110,8 @@ def _measure_case(item: _Item) -> CaseFingerprint:
         dimensions=arrays.geometry.dimensions,
         intensities=intensities,
         voxels=voxels,
-        source=source,
+        source=hash_case(item.case),
+        picture=hash_images(item.case),
         quantiles=quantiles,
     )
 
@@ -154,9 +163,8 @@ def _memory(item: _Item) -> int:
             continue
         voxels = max(voxels, int(np.prod(geometry.shape)))
         channels += found
-    # float32 of every channel, twice where they are stacked, and the file's own type and bytes of the one being read
-    per_voxel = 4 * channels * (2 if len(item.case.images) > 1 else 1) + 16
-    return _PROCESS_BYTES + voxels * (per_voxel + _MASK_BYTES)
+    copies = 2 if len(item.case.images) > 1 else 1  # stacking several files needs all of them twice
+    return _PROCESS_BYTES + voxels * (4 * channels * copies + _VOXEL_BYTES)
 
 
 def _refuse(dataset: str, bad: Mapping[str, SelfcfgError]) -> None:

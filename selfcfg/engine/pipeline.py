@@ -44,6 +44,15 @@ def fingerprint(project: Project, jobs: int) -> Fingerprint:
     return measured
 
 
+def known_fingerprint(project: Project, jobs: int) -> Fingerprint:
+    """The fingerprint as it was last measured, brought up to date only if cases came or went."""
+    if project.fingerprint_file.is_file():
+        known = Fingerprint.read(project.fingerprint_file)
+        if {case.case for case in known.cases} == {case.id for case in project.dataset.cases}:
+            return known
+    return fingerprint(project, jobs)
+
+
 def make_plan(
     project: Project, facts: Fingerprint, planner: str, memory_gb: float | None = None, spacing: Vector | None = None
 ) -> tuple[Path, Plan]:
@@ -71,7 +80,7 @@ def splits(project: Project, facts: Fingerprint) -> tuple[Split, ...]:
         found = read_splits(project.user_splits_file, list(subjects))
     else:
         found = _own_splits(project, facts, subjects)
-    refuse_leakage(found, subjects, {case.case: case.source for case in facts.cases})
+    refuse_leakage(found, subjects, {case.case: case.picture for case in facts.cases})
     return found
 
 

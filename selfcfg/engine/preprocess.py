@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ __all__ = ["CaseInfo", "Prepared", "prepare", "preprocess"]
 _OUTSIDE = -1
 _WORKER_BYTES = 400 * 2**20
 """What a worker process takes before it holds any image: interpreter, numpy, torch. Measured: 280-330 MB."""
+_WORKER_SECONDS = 3.0
+_SECONDS_PER_CASE = 0.01
+_SECONDS_PER_BYTE = 1.5e-9
+"""Time to start a worker, and to do a case by what it needs in memory: measured on one core, only compared."""
 
 
 def prepare(  # noqa: PLR0917 - a case, and how to prepare it
@@ -118,6 +122,7 @@ def preprocess(dataset: Dataset, plan: Plan, configuration: str, folder: Path, *
         for case in dataset.cases
         if not _is_unchanged(store, case)
     }
+    jobs = min(jobs, _useful_jobs(waiting.values()))
     failed: list[SelfcfgError] = []
     with progress(f"preprocess {configuration}", len(waiting)) as step:
         for _ in ("what no other process is doing", "what another process was doing"):
@@ -218,6 +223,12 @@ def _bytes_needed(task: _Task) -> int:
     target = _target_spacing(spacing, task.plan.configuration(task.configuration))
     before, after = math.prod(shape), math.prod(new_shape(shape, spacing, target))
     return _WORKER_BYTES + before * (4 * channels + 16) + after * (4 * channels + 12)
+
+
+def _useful_jobs(tasks: Iterable[_Task]) -> int:
+    """How many processes save more time than starting them takes."""
+    seconds = sum((_bytes_needed(task) - _WORKER_BYTES) * _SECONDS_PER_BYTE + _SECONDS_PER_CASE for task in tasks)
+    return 1 + int(seconds / _WORKER_SECONDS)
 
 
 def _location_targets(labels: LabelSchema) -> dict[str, tuple[int, ...]]:

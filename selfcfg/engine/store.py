@@ -123,7 +123,7 @@ class StoredCase:
                 indices, ends = stored["indices"], stored["ends"].tolist()
                 spans = zip([0, *ends], ends, strict=False)
                 return {name: indices[slice(*span)] for name, span in zip(stored["names"].tolist(), spans, strict=True)}
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
             raise damaged(self.folder / LOCATIONS) from error
 
 

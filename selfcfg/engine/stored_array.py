@@ -16,6 +16,8 @@ from selfcfg.errors import DataError
 
 _BLOCK_VOXELS = 32 * 1024
 """Voxels in the smallest piece that is decompressed: 128 KiB of float32, which fits a core's second-level cache."""
+_CHUNK_BLOCKS = (2, 4, 4)
+"""Blocks along (z, y, x) that are written together."""
 
 
 class StoredArray:
@@ -67,7 +69,10 @@ def write_array(path: Path, array: NDArray[Any], patch: Sequence[int] | None) ->
 
     lead = (1,) * (array.ndim - 3)
     block = (*lead, *_fitted(array.shape[-3:], patch))
-    chunk = tuple(min(2 * part, whole) for part, whole in zip(block, (*lead, *array.shape[-3:]), strict=True))
+    pieces = (*lead, *_CHUNK_BLOCKS)
+    chunk = tuple(
+        min(count * part, whole) for count, part, whole in zip(pieces, block, (*lead, *array.shape[-3:]), strict=True)
+    )
     settings = {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.SHUFFLE], "nthreads": 1}
     try:
         options = {"cparams": settings, "dparams": {"nthreads": 1}, "chunks": chunk, "blocks": block}

@@ -10,6 +10,9 @@ Box = tuple[slice, slice, slice]
 
 Mask = NDArray[np.bool_]
 
+_FEW = 0.02
+"""Share of an image that can be walked over in less time than labelling all of it takes."""
+
 
 def nonzero_box(image: NDArray[np.generic]) -> tuple[Mask | None, Box]:
     """The mask of what is not zero in some channel, holes filled, cut to its box; and that box in the image.
@@ -46,8 +49,10 @@ def _bounding_box(mask: Mask) -> Box:
 
 
 def _fill_holes(mask: Mask) -> Mask:
-    """One pass of connected components instead of `binary_fill_holes`, which dilates again and again."""
-    from scipy import ndimage  # noqa: PLC0415 - takes 0.3 s to import, and only images with zeros need it
+    """The mask and everything zero that no path by faces of voxels joins to a face of the image."""
+    if (holes := _few_outside(mask)) is not None:
+        return mask | holes
+    from scipy import ndimage  # noqa: PLC0415 - takes 0.3 s to import, and few images need it
 
     components, count = ndimage.label(~mask)
     outside = np.zeros(count + 1, dtype=bool)
@@ -57,3 +62,23 @@ def _fill_holes(mask: Mask) -> Mask:
     outside[0] = False
     filled: Mask = ~outside[components]
     return filled
+
+
+def _few_outside(mask: Mask) -> Mask | None:
+    """The holes, found by walking in from the faces; None as soon as that takes more than a scan of the whole.
+
+    Made for CT, where tissue of 0 HU lies everywhere, some of it on the faces, and hardly any of it hangs together.
+    """
+    empty = np.ascontiguousarray(np.pad(~mask, 1))
+    shell = empty.copy()
+    shell[2:-2, 2:-2, 2:-2] = False
+    steps = [sign * stride for stride in empty.strides for sign in (-1, 1)]
+    flat = empty.reshape(-1)
+    front = np.flatnonzero(shell)
+    left = int(mask.size * _FEW)
+    while len(front) and len(front) <= left:
+        left -= len(front)
+        flat[front] = False
+        around = np.unique(np.add.outer(front, steps))
+        front = around[flat[around]]
+    return None if len(front) else empty[1:-1, 1:-1, 1:-1]

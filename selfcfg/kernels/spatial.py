@@ -1,7 +1,6 @@
 """Rotated and scaled patches of an array: images linearly, labels linearly on their one-hot code.
 
-One pass computes where each voxel of the patch lies in the source, then gathers the corners around it. It works in
-slabs that fit a processor's cache and on an accelerator all at once; coordinates are the same on both.
+Tile by tile, one pass computes where each voxel of the patch lies in the source and gathers the corners around it.
 """
 
 from __future__ import annotations
@@ -10,12 +9,13 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_SLAB = 1 << 14
+_TILE = 1 << 16
 _MARGIN = 1e-3
 _TIE = 1e-6
 
@@ -74,8 +74,8 @@ def warp(image: Tensor, label: Tensor | None, affine: Affine) -> tuple[Tensor, T
 
     Args:
         image: float32 (..., *box), the box being exactly `affine.source_box`; leading axes share the transformation.
-        label: int16 (..., *box), or None; resampled linearly on its one-hot code, the largest share
-            wins, and where two are equal the nearest voxel's label wins if it is one of them.
+        label: int16 (..., *box), or None; resampled linearly on its one-hot code: the largest share wins, and where
+            two are equal the nearest voxel's label if it is one of them.
         affine: the transformation.
 
     Returns:
@@ -92,57 +92,92 @@ def warp(image: Tensor, label: Tensor | None, affine: Affine) -> tuple[Tensor, T
     for array in (image, label):
         if array is not None and tuple(array.shape[-axes:]) != box:
             raise ValueError(f"this transformation needs a box of {box}, got {tuple(array.shape[-axes:])}")
-    strides = _strides(box)
-    offsets = [sum(corner) for corner in itertools.product(*((0, stride) for stride in strides))]
-    pictures, maps = image.reshape(-1, math.prod(box)), None if label is None else _compact(label, math.prod(box))
-    patch = image.new_empty((len(pictures), math.prod(affine.patch_size)))
-    labels = None if maps is None else maps.new_empty((len(maps), patch.shape[1]))
-    for part, index, fractions in _coordinates(affine, strides, image.device):
-        for row, picture in enumerate(pictures):
-            patch[row, part] = _blend([picture[offset:].index_select(0, index) for offset in offsets], fractions)
+    size = math.prod(box)
+    patch = image.new_empty((image.numel() // size, *affine.patch_size))
+    maps = None if label is None else _compact(label).reshape(-1, size)
+    labels = None if maps is None else maps.new_empty((len(maps), *affine.patch_size))
+    for tile in _tiles(affine, image.device):
+        for picture, moved in zip(image.reshape(-1, size), patch, strict=True):
+            part = moved[tile.place]
+            part.copy_(_blend(tile.corners(picture), tile.fractions).view(part.shape))
         if maps is not None and labels is not None:
-            for row, picture in enumerate(maps):
-                corners = torch.stack([picture[offset:].index_select(0, index) for offset in offsets])
-                labels[row, part] = _largest_share(corners, fractions)
-    moved = patch.view(*image.shape[:-axes], *affine.patch_size)
+            for picture, moved in zip(maps, labels, strict=True):
+                part = moved[tile.place]
+                part.copy_(_largest_share(torch.stack(tile.corners(picture)), tile.fractions).view(part.shape))
+    patch = patch.view(*image.shape[:-axes], *affine.patch_size)
     if label is None or labels is None:
-        return moved, None
-    return moved, labels.to(label.dtype).view(*label.shape[:-axes], *affine.patch_size)
+        return patch, None
+    return patch, labels.to(label.dtype).view(*label.shape[:-axes], *affine.patch_size)
 
 
-def _compact(label: Tensor, size: int) -> Tensor:
-    """The maps as rows of `size`, in one byte a voxel where the labels allow: gathering is bound by memory."""
-    lowest, highest = torch.aminmax(label)
-    fits = int(lowest) >= -128 and int(highest) <= 127
-    return label.reshape(-1, size).to(torch.int8 if fits else torch.int16)
+class _Tile(NamedTuple):
+    """Voxels of the patch that lie near each other in the source too.
+
+    Args:
+        place: where they are in the patch.
+        lower: int32, the flat index in the box of each voxel's lower corner.
+        fractions: of each axis, how far each voxel lies beyond that corner.
+        offsets: flat steps from the lower corner to all corners, the last axis changing fastest.
+    """
+
+    place: tuple[slice, ...]
+    lower: Tensor
+    fractions: list[Tensor]
+    offsets: list[int]
+
+    def corners(self, flat: Tensor) -> list[Tensor]:
+        return [flat[offset:].index_select(0, self.lower) for offset in self.offsets]
 
 
-def _coordinates(
-    affine: Affine, strides: tuple[int, ...], device: torch.device
-) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
-    """Slab by slab: where it lies in the flat patch, the flat index of each voxel's lower corner, and the fractions."""
-    starts = [start for start, _ in affine.source_box]
-    centres = [(size - 1) / 2 for size in affine.patch_size]
-    steps = [torch.arange(size, dtype=torch.float64, device=device) - (size - 1) / 2 for size in affine.patch_size]
-    rest = math.prod(affine.patch_size[1:])
-    within = []
+def _tiles(affine: Affine, device: torch.device) -> Iterator[_Tile]:
+    """All of the patch, in tiles that fit a processor's cache or, on an accelerator, at once."""
+    box = [stop - start for start, stop in affine.source_box]
+    strides = [math.prod(box[axis + 1 :]) for axis in range(len(box))]
+    offsets = [sum(corner) for corner in itertools.product(*((0, stride) for stride in strides))]
+    lines = _lines(affine, device)
+    side = round(_TILE ** (1 / len(box))) if device.type == "cpu" else max(affine.patch_size)
+    for place in itertools.product(*(_cuts(size, side) for size in affine.patch_size)):
+        corners, fractions = [], []
+        for line in lines:
+            position = _outer_sum([part[where] for part, where in zip(line, place, strict=True)])
+            corners.append(position.to(torch.int32))
+            fractions.append(position.sub_(corners[-1]))
+        lower = corners[-1]
+        for corner, stride in zip(corners[:-1], strides[:-1], strict=True):
+            lower.add_(corner, alpha=stride)
+        yield _Tile(place, lower, fractions, offsets)
+
+
+def _lines(affine: Affine, device: torch.device) -> list[list[Tensor]]:
+    """Of each source axis, the part of its coordinate that each axis of the patch contributes; they add up."""
+    lines = []
     for axis, row in enumerate(affine.matrix):
-        plane = torch.full(affine.patch_size[1:], centres[axis] - starts[axis], dtype=torch.float64, device=device)
-        for other in range(1, len(row)):
-            plane += row[other] * steps[other].view([-1] + [1] * (len(row) - 1 - other))
-        within.append(plane.view(1, -1).float())
-    along = [(row[0] * steps[0]).float().view(-1, 1) for row in affine.matrix]
-    thickness = max(1, _SLAB // rest) if device.type == "cpu" else affine.patch_size[0]
-    for first in range(0, affine.patch_size[0], thickness):
-        last = min(first + thickness, affine.patch_size[0])
-        index, fractions = None, []
-        for plane, slope, stride in zip(within, along, strides, strict=True):
-            position = (plane + slope[first:last]).view(-1)
-            corner = position.to(torch.int32)
-            fractions.append(position.sub_(corner))
-            index = corner.mul_(stride) if index is None else index.add_(corner, alpha=stride)
-        if index is not None:
-            yield slice(first * rest, last * rest), index, fractions
+        origin = (affine.patch_size[axis] - 1) / 2 - affine.source_box[axis][0]
+        steps = [torch.arange(size, dtype=torch.float64) - (size - 1) / 2 for size in affine.patch_size]
+        parts = [slope * step for slope, step in zip(row, steps, strict=True)]
+        parts[0] += origin
+        lines.append([part.float().to(device) for part in parts])
+    return lines
+
+
+def _outer_sum(parts: list[Tensor]) -> Tensor:
+    """The sum of one vector an axis, at every voxel, flat."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total[..., None] + part
+    return total.clone() if len(parts) == 1 else total.view(-1)
+
+
+def _cuts(size: int, side: int) -> list[slice]:
+    """An axis in equal parts of at most `side`."""
+    step = math.ceil(size / math.ceil(size / side))
+    return [slice(first, min(first + step, size)) for first in range(0, size, step)]
+
+
+def _compact(label: Tensor) -> Tensor:
+    """The label in one byte a voxel where its values allow that: gathering is bound by memory."""
+    lowest, highest = torch.aminmax(label)
+    return label.to(torch.int8) if int(lowest) >= -128 and int(highest) <= 127 else label.to(torch.int16)
 
 
 def _blend(corners: list[Tensor], fractions: list[Tensor]) -> Tensor:
@@ -183,10 +218,6 @@ def _by_counting(corners: Tensor, fractions: list[Tensor]) -> Tensor:
     best, winner = shares.max(0, keepdim=True)
     chosen = torch.where(shares.gather(0, nearest) >= best - _TIE, nearest, winner)
     return corners.gather(0, chosen)[0]
-
-
-def _strides(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def _turn(angle: float) -> np.ndarray:

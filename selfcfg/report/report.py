@@ -174,7 +174,8 @@ def _data(dataset: Dataset, evaluation: Evaluation, plan: Plan) -> str:
         rows.append([name, len(volumes), *spread(volumes, 2)])
     unit = evaluation.volume_unit
     heads = ["class", "in cases", f"{unit} mean", "median", "std", "min", "max"]
-    return "\n\n".join(["## Data", table(["what", "found"], facts, numbers_from=9), table(heads, rows)])
+    found = table(["what", "found"], facts, numbers_from=9)
+    return "\n\n".join(["## Data", found, "How large the classes are in the scored cases:", table(heads, rows)])
 
 
 def _decisions(plan: Plan, configuration: Configuration, name: str) -> str:

@@ -180,11 +180,16 @@ def test_many_links_out_of_the_dataset_are_told_once(root: Path, tmp_path: Path)
 
 
 def test_a_listing_that_names_missing_files(root: Path) -> None:
-    listing = {"a": {"images": ["imagesTr/case_0_0000.nii.gz"], "label": "labelsTr/case_0.nii.gz"}}
+    listing: dict[str, dict[str, Any]] = {
+        "a": {"images": ["imagesTr/case_0_0000.nii.gz"], "label": "labelsTr/case_0.nii.gz"}
+    }
     listing["b"] = {"images": ["imagesTr/no.nii.gz"], "label": "labelsTr/no.nii.gz"}
     describe(root, dataset=listing, numTraining=2)
     kinds = {(finding.case, finding.kind) for finding in check(root, 1) if finding.severity == "error"}
     assert kinds == {("b", "missing image"), ("b", "missing label")}
+    listing["b"] = {"images": ["imagesTr/case_1_0000.nii.gz"]}
+    describe(root, dataset=listing, numTraining=2)
+    assert only(root, "missing label").found == "no label is listed for it"
 
 
 def test_classes_that_no_label_shows(root: Path) -> None:

@@ -42,7 +42,7 @@ def test_two_plans_must_be_chosen_between(selfcfg, workspace: Path) -> None:
     [
         (["plan", "17"], ["dataset '17'", "not found"]),
         (["plan", "901", "--planner", "standrad"], ["standrad", "did you mean 'standard'"]),
-        (["plan", "901", "--spacing", "1,2"], ["--spacing", "z,y,x"]),
+        (["plan", "901", "--spacing", "1,2"], ["--spacing", "z, y, x"]),
         (["plan"], ["no dataset"]),
         (["train", "901"], ["there is none yet", "selfcfg plan"]),
         (["predict", "nowhere", "-i", "a", "-o", "b"], ["nowhere", "no such folder"]),

@@ -121,7 +121,7 @@ def test_a_case_listed_twice_is_refused(task: Path, tmp_path: Path) -> None:
 def test_a_damaged_file_names_its_case(task: Path, tmp_path: Path) -> None:
     path = task / "imagesTr" / "prostate_01.nii.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match="case 'prostate_01': .*cut short"):
+    with pytest.raises(DataError, match=r"case 'prostate_01': .*cut short"):
         convert_msd(task, tmp_path / "Dataset005_Prostate")
 
 

@@ -87,12 +87,12 @@ def test_ambiguity_names_the_candidates(tmp_path: Path) -> None:
 
 
 def test_a_label_for_two_images_is_ambiguous(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="file 'a' of .*: it may belong to 2 images: a_ct, a_mr"):
+    with pytest.raises(DataError, match=r"file 'a' of .*: it may belong to 2 images: a_ct, a_mr"):
         paired(tmp_path, "a_ct.png a_mr.png", "a.png")
 
 
 def test_numbers_that_may_be_both_are_ambiguous(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="labels fit both whole names .a_0000. and names without channel number .a."):
+    with pytest.raises(DataError, match=r"labels fit both whole names .a_0000. and names without channel number .a."):
         paired(tmp_path, "a_0000.png b_0000.png", "a.png a_0000.png")
 
 

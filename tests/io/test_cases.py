@@ -105,9 +105,9 @@ def test_missing_and_damaged_files_name_the_case(case: Case) -> None:
     with pytest.raises(DataError, match=r"case 'a': read .*a_0000\.nii\.gz: cut short.*copy or export"):
         read_case(case)
     case.images[0].unlink()
-    with pytest.raises(DataError, match="case 'a'.*no such file"):
+    with pytest.raises(DataError, match=r"case 'a'.*no such file"):
         read_case(case)
-    with pytest.raises(DataError, match="case 'a'.*there are none"):
+    with pytest.raises(DataError, match=r"case 'a'.*there are none"):
         read_case(case.model_copy(update={"images": ()}))
 
 

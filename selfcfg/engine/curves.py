@@ -1,0 +1,59 @@
+"""The course of a training as one picture: loss terms, validation scores, learning rate and time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfcfg.files import replacing
+
+_SIZE = (8.0, 9.0)
+
+
+def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes a PNG with the curves of the epochs in a log, whole or not at all.
+
+    Args:
+        entries: the lines of log.jsonl in order, at least one.
+        path: a ``.png`` file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - slow to import
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, scores, rates = figure.subplots(3, 1, sharex=True)
+    _plot(losses, entries, lambda entry: {"loss": entry["loss"], **entry["terms"]})
+    losses.set_ylabel("training loss")
+    _plot(scores, entries, lambda entry: {**entry["validation"], "moving average": entry["average"]})
+    scores.set_ylabel("validation score")
+    _plot(rates, entries, lambda entry: {"learning rate": entry["learning_rate"]})
+    rates.set_ylabel("learning rate")
+    times = rates.twinx()
+    names = {"seconds_per_iteration": "seconds an iteration", "data_wait": "of it waiting for data"}
+    _plot(times, entries, lambda entry: {text: entry[name] for name, text in names.items()}, style="--")
+    times.set_ylabel("seconds")
+    times.set_ylim(bottom=0)
+    rates.set_xlabel("epoch")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=100)
+
+
+def _plot(
+    axes: Any,
+    entries: Sequence[Mapping[str, Any]],
+    values: Callable[[Mapping[str, Any]], Mapping[str, float | None]],
+    style: str = "-",
+) -> None:
+    """One line a name, with a gap where an epoch has no value for it."""
+    rows = [values(entry) for entry in entries]
+    epochs = [entry["epoch"] for entry in entries]
+    for name in dict.fromkeys(name for row in rows for name in row):
+        numbers = [row.get(name) for row in rows]
+        heights = [math.nan if number is None else number for number in numbers]
+        axes.plot(epochs, heights, style, label=name, marker="." if len(entries) < 30 else "")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", fontsize="small")
+    axes.grid(alpha=0.3)

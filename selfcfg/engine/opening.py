@@ -1,0 +1,65 @@
+"""Opening a run folder: another run's is never written over, and what differs from the first start is said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from selfcfg.errors import UsageError
+from selfcfg.progress import say
+from selfcfg.runs import RunFolder, RunRecord
+
+_LONG = ("train", "validation", "plan_hash", "data_hash")
+"""Fields whose values say nothing to a reader."""
+
+
+def open_run(run: RunFolder, record: RunRecord, *, resume: bool) -> bool:
+    """Makes the folder this run's; whether the run is finished already.
+
+    Raises:
+        UsageError: the folder holds another run, or this one with checkpoints and without `resume`.
+    """
+    asked = f"train into {run.path}"
+    has_checkpoint = run.last.is_file() or run.previous.is_file()
+    if not run.record.is_file():
+        if has_checkpoint:
+            raise UsageError(asked, "it holds checkpoints but no run.json", "empty the folder, or give a new --name")
+        record.write(run.record)
+        return False
+    found = RunRecord.read(run.record)
+    if differences := _differences(found, record):
+        raise UsageError(asked, f"it holds another run ({differences})", "give this one a new --name")
+    if found.status == "finished":
+        return True
+    if not has_checkpoint:
+        record.write(run.record)
+    elif not resume:
+        raise UsageError(asked, "it holds this run unfinished", "continue it with --resume, or give a new --name")
+    else:
+        _warn(found, record)
+    return False
+
+
+def _differences(found: RunRecord, record: RunRecord) -> str:
+    """Which values make it another run, in words."""
+    there, here = found.identity(), record.identity()
+    parts = []
+    for name in here:
+        if there[name] != here[name]:
+            inner = name == "settings"
+            parts += _changes(there[name], here[name]) if inner else [_change(name, there[name], here[name])]
+    return "; ".join(parts)
+
+
+def _warn(found: RunRecord, record: RunRecord) -> None:
+    changes = _changes(found.versions, record.versions) + _changes(found.machine, record.machine)
+    if changes:
+        say(f"warning: continuing, but not bit for bit as it would have been: {'; '.join(changes)}")
+
+
+def _changes(there: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
+    names = dict.fromkeys([*there, *here])
+    return [_change(name, there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)]
+
+
+def _change(name: str, there: object, here: object) -> str:
+    return f"{name} differs" if name in _LONG else f"{name}: {there} there, {here} here"

@@ -1,0 +1,128 @@
+"""Every installed trainer keeps the contract; and the check notices trainers that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from selfcfg import registry
+from selfcfg.engine.trainer import Batch, Need, Parts, Settings, Trainer
+from selfcfg.testing import ContractBroken, check_trainer
+
+
+@pytest.mark.parametrize("name", registry.registered("trainers"))
+def test_installed_trainers(name: str) -> None:
+    trainer = registry.load("trainers", name)
+    assert trainer.name == name
+    check_trainer(trainer)
+
+
+class Drawing(Trainer[Settings]):
+    """A linear map of noisy intensities, with a queue and a moving copy: everything that resuming must bring back."""
+
+    name = "drawing"
+    settings_type = Settings
+    needs = {"unlabelled": Need(targets=False, views=2)}
+    exports = ("encoder",)
+
+    def build(self) -> Parts:
+        parts = nn.ModuleDict({"encoder": nn.Linear(4, 4), "copy": nn.Linear(4, 4).requires_grad_(False)})
+        parts["encoder"].register_buffer("queue", torch.zeros(3))
+        return parts
+
+    def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
+        batch = batches["unlabelled"]
+        numbers = batch.image.flatten()[:4] + torch.rand(4)
+        yield {"first": parts["encoder"](numbers).square().mean()}
+        others = batch.views[0].flatten()[:4]
+        yield {
+            "second": (parts["encoder"](others) - parts["copy"](others) + parts["encoder"].queue.mean()).square().mean()
+        }
+
+    def after_step(self, parts: Parts) -> None:
+        parts["copy"].weight.lerp_(parts["encoder"].weight, 0.5)
+        parts["encoder"].queue.copy_(parts["encoder"].queue.roll(1) + torch.rand(3))
+
+
+def test_randomness_buffers_and_moving_copies_are_resumed() -> None:
+    check_trainer(Drawing)
+
+
+class WithoutEncoder(Drawing):
+    """Promises a part that it does not make."""
+
+    exports = ("encoder", "decoder")
+
+
+class DeadParameter(Drawing):
+    """Has a parameter that no loss reaches."""
+
+    def build(self) -> Parts:
+        parts = super().build()
+        parts["dead"] = nn.Linear(2, 2)
+        return parts
+
+
+class ReadsUndeclared(Drawing):
+    """Reads a stream that it does not need."""
+
+    def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
+        sum(batch.image.sum() for batch in batches.values())
+        yield from super().losses(parts, batches)
+
+
+class ForgetsOnResume(Drawing):
+    """Keeps state outside of its parts."""
+
+    steps = 0
+
+    def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
+        for terms in super().losses(parts, batches):
+            yield {name: term * (1 + self.steps) for name, term in terms.items()}
+
+    def after_step(self, parts: Parts) -> None:
+        self.steps += 1
+
+
+class Unseeded(Drawing):
+    """Builds another network each time."""
+
+    def build(self) -> Parts:
+        torch.seed()
+        return super().build()
+
+
+class NotANumber(Drawing):
+    """Has a loss without a value."""
+
+    def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
+        for terms in super().losses(parts, batches):
+            yield {name: term / 0 for name, term in terms.items()}
+
+
+class MisnamedWeight(Drawing):
+    """Weighs a term that there is not."""
+
+    def weights(self) -> Mapping[str, float]:
+        return {"frist": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        (WithoutEncoder, "exports .'decoder'."),
+        (DeadParameter, "'dead.weight' gets no gradient"),
+        (ReadsUndeclared, "reads the streams {'not needed'}"),
+        (ForgetsOnResume, "differs after an interruption"),
+        (Unseeded, "differs between two networks built with the same seed"),
+        (NotANumber, "'first' is not a finite number"),
+        (MisnamedWeight, "names the terms {'frist'}"),
+    ],
+)
+def test_the_check_notices(trainer: type[Trainer[Any]], words: str) -> None:
+    with pytest.raises(ContractBroken, match=words):
+        check_trainer(trainer)
