@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -158,19 +158,6 @@ class View(NamedTuple):
     label: Tensor | None
     noise: Tensor | None
     draw: AugmentDraw
-
-
-Executor = Callable[[View, PatchSpace], tuple[Tensor, Tensor | None]]
-"""Applies a draw: image (C, *patch) float32 and label (*patch) int16 with -1 made 0, or None."""
-
-
-def executor(name: Literal["torch", "batchgenerators"]) -> Executor:
-    """What carries out a draw; batchgenerators is imported only when it is asked for."""
-    if name == "torch":
-        return apply
-    from selfcfg.engine.augment_batchgenerators import apply_with_batchgenerators  # noqa: PLC0415
-
-    return apply_with_batchgenerators
 
 
 def draw(rng: np.random.Generator, space: PatchSpace, augmentation: Augmentation = REFERENCE) -> AugmentDraw:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from selfcfg.engine.augment import UNCHANGED, AugmentDraw, PatchSpace, View, draw, executor
+from selfcfg.engine.augment import UNCHANGED, AugmentDraw, PatchSpace, View, apply, draw
 from selfcfg.engine.randomness import generator, noise_field
 from selfcfg.engine.sampling import (
     OUTSIDE_IMAGE,
@@ -206,7 +206,7 @@ class _Content:
 
     def finish(self, read: _Read) -> _Ready:
         """Carries out the draws."""
-        execute, device = executor(self.settings.executor), torch.device("cpu") if self.in_workers else self.device
+        execute, device = _executor(self.settings.executor), torch.device("cpu") if self.in_workers else self.device
         done = [[execute(_moved(view, device), self.space) for view in views] for views in read.samples]
         images = tuple(torch.stack([image for image, _ in column]) for column in zip(*done, strict=True))
         labels = [label for (_, label), *_ in done if label is not None]
@@ -258,6 +258,17 @@ class _Content:
         if is_flat:
             image, label = image[:, 0], None if label is None else label[0]
         return View(image, label, noise, one)
+
+
+def _executor(
+    name: Literal["torch", "batchgenerators"],
+) -> Callable[[View, PatchSpace], tuple[Tensor, Tensor | None]]:
+    """What carries out a draw, giving image and label; batchgenerators is imported only when it is asked for."""
+    if name == "torch":
+        return apply
+    from selfcfg.engine.augment_batchgenerators import apply_with_batchgenerators  # noqa: PLC0415
+
+    return apply_with_batchgenerators
 
 
 def _moved(view: View, device: torch.device) -> View:

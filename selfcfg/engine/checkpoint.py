@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -21,8 +22,12 @@ from selfcfg.progress import say
 from selfcfg.records import Record
 from selfcfg.runs import RunFolder, fold_folders
 
+NOTES = "selfcfg"
+"""The one key of a weights file's metadata, holding all of ours as JSON: several keys have no order, so that the same
+weights would not be the same bytes."""
+
 CHECKSUM = "checksum"
-"""Key of the metadata of a weights file: a hash of every tensor's name, type, shape and bytes."""
+"""Key within: a hash of every tensor's name, type, shape and bytes."""
 
 _SHOWN = 3
 
@@ -49,9 +54,13 @@ class TakeOver(Record):
 
 
 def save_weights(path: Path, parts: nn.ModuleDict, metadata: Mapping[str, str]) -> None:
-    """Writes the named parts to a safetensors file with a checksum of its content, whole or not at all."""
+    """Writes the named parts to a safetensors file with a checksum of its content, whole or not at all.
+
+    The same weights and metadata give the same bytes.
+    """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in parts.state_dict().items()}
-    write_bytes(path, to_safetensors(tensors, {**metadata, CHECKSUM: _checksum(tensors)}))
+    notes = {**metadata, CHECKSUM: _checksum(tensors)}
+    write_bytes(path, to_safetensors(tensors, {NOTES: json.dumps(notes, sort_keys=True)}))
 
 
 def load_weights(path: Path, parts: nn.ModuleDict) -> dict[str, str]:
@@ -75,11 +84,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     asked, remedy = f"load weights {path}", "make it again or take another copy"
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
+            metadata = _notes(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError as error:
         raise DataError(asked, "there is no such file", "check the path, or train first") from error
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise DataError(asked, f"not a whole safetensors file ({error})", remedy) from error
     if CHECKSUM in metadata and metadata[CHECKSUM] != _checksum(tensors):
         raise DataError(asked, "its content does not match its checksum", remedy)
@@ -236,6 +245,11 @@ def _copy(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
+
+
+def _notes(metadata: Mapping[str, str]) -> dict[str, str]:
+    found = json.loads(metadata[NOTES]) if NOTES in metadata else metadata
+    return {str(name): str(value) for name, value in found.items()}
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from selfcfg.files import replacing
 
 _SIZE = (8.0, 9.0)
+_MARGINS = {"left": 0.1, "right": 0.9, "top": 0.98, "bottom": 0.06, "hspace": 0.08}
 
 
 def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -22,9 +23,9 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - slow to import
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = Figure(figsize=_SIZE)
     FigureCanvasAgg(figure)
-    losses, scores, rates = figure.subplots(3, 1, sharex=True)
+    losses, scores, rates = figure.subplots(3, 1, sharex=True, gridspec_kw=_MARGINS)
     _plot(losses, entries, lambda entry: {"loss": entry["loss"], **entry["terms"]})
     losses.set_ylabel("training loss")
     _plot(scores, entries, lambda entry: {**entry["validation"], "moving average": entry["average"]})
@@ -32,10 +33,12 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     _plot(rates, entries, lambda entry: {"learning rate": entry["learning_rate"]})
     rates.set_ylabel("learning rate")
     times = rates.twinx()
+    times.set_prop_cycle(color=["dimgray", "tab:red"])
     names = {"seconds_per_iteration": "seconds an iteration", "data_wait": "of it waiting for data"}
     _plot(times, entries, lambda entry: {text: entry[name] for name, text in names.items()}, style="--")
     times.set_ylabel("seconds")
     times.set_ylim(bottom=0)
+    times.grid(visible=False)
     rates.set_xlabel("epoch")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=100)

@@ -17,8 +17,8 @@ from selfcfg.report.report import write_report
 from selfcfg.workspace import Workspace
 
 NAME = "Dataset999_Demo"
-N_CASES, N_TEST = 15, 4
-SETTINGS = {"epochs": 12, "iterations_per_epoch": 20, "validation_iterations": 4, "batch_size": 2}
+N_CASES, N_TEST = 12, 3
+SETTINGS = {"epochs": 8, "iterations_per_epoch": 15, "validation_iterations": 2, "batch_size": 2}
 """Enough for a Dice above 0.8 on the synthetic classes; a real training takes far more."""
 
 

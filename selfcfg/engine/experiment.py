@@ -187,7 +187,7 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
 
 def validate(experiment: Experiment, run: RunFolder, cases: Sequence[str]) -> Evaluation:
     """Predicts and scores whole validation cases with the final weights; cases predicted already are kept."""
-    ending = _label_ending(experiment.project)
+    ending = experiment.project.dataset.description.label_ending
     outputs = {case: run.validation / f"{case}{ending}" for case in cases}
     made = run.final.stat().st_mtime
     missing = [case for case, file in outputs.items() if not file.is_file() or file.stat().st_mtime < made]
@@ -205,7 +205,7 @@ def validate(experiment: Experiment, run: RunFolder, cases: Sequence[str]) -> Ev
 
 def cross_validated(experiment: Experiment, results: Sequence[FoldResult]) -> Evaluation:
     """The scores over the validation cases of all given folds together, written into the experiment's folder."""
-    ending = _label_ending(experiment.project)
+    ending = experiment.project.dataset.description.label_ending
     outputs = {
         case: result.run.validation / f"{case}{ending}"
         for result in results
@@ -220,12 +220,6 @@ def _evaluated(experiment: Experiment, predictions: Mapping[str, Path], destinat
     scores = evaluate(references, {case: predictions[case] for case in references}, experiment.plan.labels)
     scores.write(destination)
     return scores
-
-
-def _label_ending(project: Project) -> str:
-    """The suffix of label files: that of the images, but never a lossy one."""
-    ending = project.dataset.description.file_ending
-    return ".png" if ending in (".jpg", ".jpeg") else ending
 
 
 def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:

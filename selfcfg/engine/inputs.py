@@ -79,7 +79,7 @@ def refuse_unfit(case: str, n_channels: int, geometry: Geometry, plan: Plan) -> 
 
 
 def doubts(image: npt.NDArray[np.float32], info: CaseInfo, plan: Plan, facts: Fingerprint | None = None) -> list[str]:
-    """In words, how the image lies outside of what the model was trained on, and by how much; empty where it does not.
+    """In words, each way in which the image lies outside of what the model was trained on, and by how much.
 
     Args:
         image: (C, Z, Y, X) as in the file.
@@ -92,7 +92,7 @@ def doubts(image: npt.NDArray[np.float32], info: CaseInfo, plan: Plan, facts: Fi
         found += _intensity_doubts(channel, index, plan)
     if plan.dimensions == 2 and info.geometry.shape[0] > 1:
         found.append(f"{info.geometry.shape[0]} slices, each predicted on its own: the model was trained on 2D images")
-    return [f"case '{info.case}': {doubt}" for doubt in found]
+    return found
 
 
 def _one_case(files: list[Path], plan: Plan) -> dict[str, tuple[Path, ...]]:
@@ -206,34 +206,40 @@ def _split(file: Path) -> tuple[str, int | None]:
 
 
 def _grid_doubts(info: CaseInfo, plan: Plan, facts: Fingerprint | None) -> Iterator[str]:
+    is_picture = info.geometry.dimensions == 2 and info.geometry.spacing[1:] == (1.0, 1.0)
+    unit = "pixels" if is_picture else "mm"
     for place, axis in enumerate(info.axis_order):
         if info.spacing[place] == FLAT_SPACING:
             continue
+        name = _AXES[axis]
         extent = info.cropped_shape[place] * info.spacing[place]
         if facts is None:
             spacing, usual = plan.median_spacing[place], plan.median_shape[place] * plan.median_spacing[place]
-            yield from _outside("spacing", axis, info.spacing[place], (spacing, spacing), MEDIAN_SPACING_FACTOR)
-            yield from _outside("extent", axis, extent, (usual, usual), MEDIAN_EXTENT_FACTOR)
+            yield from _outside(f"spacing along {name}", info.spacing[place], [spacing], MEDIAN_SPACING_FACTOR, "mm")
+            yield from _outside(f"extent along {name}", extent, [usual], MEDIAN_EXTENT_FACTOR, unit)
         else:
             spacings = [case[axis] for case in facts.spacings]
             extents = [shape[axis] * step for shape, step in zip(facts.shapes_after_crop, spacings, strict=True)]
-            yield from _outside("spacing", axis, info.spacing[place], (min(spacings), max(spacings)), SPACING_FACTOR)
-            yield from _outside("extent", axis, extent, (min(extents), max(extents)), EXTENT_FACTOR)
+            yield from _outside(f"spacing along {name}", info.spacing[place], spacings, SPACING_FACTOR, "mm")
+            yield from _outside(f"extent along {name}", extent, extents, EXTENT_FACTOR, unit)
 
 
-def _outside(what: str, axis: int, value: float, known: tuple[float, float], factor: float) -> Iterator[str]:
-    low, high = known
-    names = ("median", "median") if low == high else ("smallest", "largest")
-    head = f"{what} along {_AXES[axis]} is {value:.3g} mm,"
+def _outside(what: str, value: float, known: Sequence[float], factor: float, unit: str) -> Iterator[str]:
+    """Says by how much a value lies beyond the known ones, a single one being their median."""
+    low, high = min(known), max(known)
+    smallest, largest = ("median", "median") if len(known) == 1 else ("smallest", "largest")
     if value > high * factor:
-        yield f"{head} {value / high:.2g} times the {names[1]} of the training cases ({high:.3g} mm)"
+        times, which, bound = f"{value / high:.2g} times", largest, high
     elif value < low / factor:
-        yield f"{head} {low / value:.2g} times below the {names[0]} of the training cases ({low:.3g} mm)"
+        times, which, bound = f"{low / value:.2g} times below", smallest, low
+    else:
+        return
+    yield f"{what} is {value:.4g} {unit}, {times} the {which} of the training cases ({bound:.4g} {unit})"
 
 
 def _intensity_doubts(channel: npt.NDArray[Any], index: int, plan: Plan) -> list[str]:
     name, usual = f"channel {index} ({plan.channels[index]})", plan.intensities[index]
-    values = channel.reshape(-1)[:: max(1, channel.size // SAMPLE)]
+    values = _sampled(channel)
     values = values[values != 0]
     if not values.size:
         return [f"{name} is zero everywhere"]
@@ -248,7 +254,17 @@ def _intensity_doubts(channel: npt.NDArray[Any], index: int, plan: Plan) -> list
     share = float(np.mean((values >= first) & (values <= last)))
     if share < USUAL_SHARE:
         found.append(
-            f"{share:.2%} of {name} lie within the foreground intensities of training ({first:.4g} to {last:.4g}); "
-            f"here 99 % lie from {low:.4g} to {high:.4g}"
+            f"{share:.2%} of the voxels of {name} lie within the foreground intensities of training "
+            f"({first:.4g} to {last:.4g}); here 99 % lie from {low:.4g} to {high:.4g}"
         )
     return found
+
+
+def _sampled(channel: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Some voxels, spread evenly; a fixed stride could fall on the same column of every row."""
+    values = channel.reshape(-1)
+    if values.size <= SAMPLE:
+        return values
+    places = np.arange(SAMPLE, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(values.size)
+    sampled: npt.NDArray[Any] = values[places]
+    return sampled

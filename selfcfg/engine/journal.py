@@ -16,6 +16,9 @@ from selfcfg.runs import RunFolder
 DRAWING_SHARE = 0.02
 """Largest share of the time that drawing the curves may take."""
 
+_FIRST_DRAWING = 0.5
+"""Seconds a drawing is expected to take before one was made."""
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -63,8 +66,7 @@ class Journal:
     def __init__(self, run: RunFolder, epoch: int, *, tensorboard: bool = False) -> None:
         self._run = run
         self._entries = [entry for entry in read_log(run) if entry["epoch"] < epoch]
-        self._drawing = 0.0
-        self._undrawn = math.inf
+        self._drawing, self._undrawn = _FIRST_DRAWING, 0.0
         self._board = _board(run, epoch) if tensorboard else None
 
     def write(self, entry: Epoch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -328,6 +329,7 @@ class _Training:
 
 
 def _fabric(device: torch.device, precision: str) -> Fabric:
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     devices = 1 if device.index is None else [device.index]
     torch.backends.cudnn.benchmark = device.type == "cuda"
     mixed: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if precision == "bfloat16" else "32-true"

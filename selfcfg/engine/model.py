@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from selfcfg.dataset import Case
 from selfcfg.engine.checkpoint import load_weights
@@ -21,13 +22,15 @@ from selfcfg.engine.export import LabelMap, Probabilities, export, target_spacin
 from selfcfg.engine.inputs import find_inputs, refuse_unfit
 from selfcfg.engine.preprocess import Prepared, prepare
 from selfcfg.engine.sliding import Window, slide
+from selfcfg.engine.store import CaseInfo
 from selfcfg.errors import DataError, SelfcfgError, UsageError
-from selfcfg.files import hash_file, hash_json
+from selfcfg.files import hash_file, hash_json, read_json
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import FLAT_SPACING, Geometry, Vector
 from selfcfg.io import read_case
 from selfcfg.nets.unet import Segmenter, build_parts
 from selfcfg.plan import Configuration, Plan
+from selfcfg.progress import progress
 from selfcfg.runs import RunFolder, RunRecord, fold_folders
 
 Weights = Literal["final", "best"]
@@ -111,12 +114,26 @@ class Model:
         return self.predict_prepared(prepared, mirroring=mirroring, step=step, probabilities=probabilities)
 
     def predict_prepared(
-        self, prepared: Prepared, *, mirroring: bool = True, step: float = 0.5, probabilities: bool = False
+        self,
+        prepared: Prepared,
+        *,
+        mirroring: bool = True,
+        step: float = 0.5,
+        probabilities: bool = False,
+        told: bool = False,
     ) -> Prediction:
-        """The prediction for an image that was preprocessed for this model's configuration; arguments as `predict`.
+        """The prediction for an image that was preprocessed for this model's configuration.
+
+        Args:
+            prepared: the image.
+            mirroring: see `predict`.
+            step: see `predict`.
+            probabilities: see `predict`.
+            told: show on stderr how far it is.
 
         Raises:
-            SelfcfgError: the step is out of range, or the device has too little memory for a single tile.
+            UsageError: the step is out of range.
+            SelfcfgError: the device has too little memory for a single tile.
         """
         if not 0 < step <= 1:
             raise UsageError("predict", f"a step of {step}", "give a step above 0 and at most 1")
@@ -128,22 +145,23 @@ class Model:
             batch=self._batch(),
             precision=self.precision,
         )
+        with suppress(torch.OutOfMemoryError):
+            return self._predicted(prepared, window, self.device, probabilities, told)
+        torch.cuda.empty_cache()
         try:
-            return self._predicted(prepared, window, self.device, probabilities)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-        smallest = Window(window.patch, window.n_outputs, window.mirror_axes, step, 1, self.precision)
-        try:
-            return self._predicted(prepared, smallest, torch.device("cpu"), probabilities)
+            return self._predicted(prepared, replace(window, batch=1), torch.device("cpu"), probabilities, told)
         except torch.OutOfMemoryError as error:
             found = f"{self.device} has too little free memory for one tile of {window.patch}"
             raise SelfcfgError("predict", found, "free some, or use --device cpu") from error
 
-    def _predicted(self, prepared: Prepared, window: Window, memory: torch.device, probabilities: bool) -> Prediction:
+    def _predicted(
+        self, prepared: Prepared, window: Window, memory: torch.device, probabilities: bool, told: bool
+    ) -> Prediction:
         info = prepared.info
         spacing = target_spacing(info, self.configuration)
         with torch.inference_mode():
             slabs = slide(self.networks, prepared.image, window, self.device, memory)
+            slabs = _told(slabs, info) if told else slabs
             labels, stack = export(slabs, info, spacing, self.plan.labels, probabilities=probabilities)
         return Prediction(labels, stack, info.geometry)
 
@@ -196,6 +214,14 @@ def load_model(
     )
 
 
+def _told(slabs: Iterator[Tensor], info: CaseInfo) -> Iterator[Tensor]:
+    with progress(f"predict {info.case}, slices", info.shape[0]) as step:
+        for slab in slabs:
+            yield slab
+            for _ in range(len(slab)):
+                step("")
+
+
 def _chosen(runs: list[RunFolder], folds: Sequence[int] | None) -> list[RunFolder]:
     if folds is None:
         return runs
@@ -222,10 +248,13 @@ def _usable(run: RunFolder, weights: Weights) -> RunRecord:
 
 
 def _common_plan(runs: Sequence[RunFolder], records: Sequence[RunRecord]) -> Plan:
-    """The plan all runs share, checked against what each run noted of it."""
+    """The plan all runs share, checked against what each run noted of it.
+
+    The file's own content is hashed, so that a field added in a later version does not make old models unreadable.
+    """
     plans = [Plan.read(run.plan) for run in runs]
-    for run, record, plan in zip(runs, records, plans, strict=True):
-        if plan.content_hash() != record.plan_hash:
+    for run, record in zip(runs, records, strict=True):
+        if hash_json(read_json(run.plan)) != record.plan_hash:
             raise DataError(
                 f"load model {run.path}",
                 "plan.json is not the plan it was trained by",

@@ -7,6 +7,7 @@ import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -108,10 +109,11 @@ def predict_cases(
     Raises:
         SelfcfgError: the output folder cannot be made or written to.
     """
-    job = _Job(model, output, options or PredictOptions())
+    job = _Job(model, output, options or PredictOptions(), told=len(cases) == 1)
     ends: dict[str, _End | Future[_End]] = {}
     writing: Future[_End] | None = None
-    with progress("predict", len(cases)) as step, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    steps = nullcontext(_untold) if job.told else progress("predict", len(cases))
+    with steps as step, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         for case, ready in _ahead(reader, job.read, cases):
             made = _attempt(case, job.predict, ready) if isinstance(ready, _Ready) else ready
             if writing is not None:
@@ -150,8 +152,8 @@ class _Made:
 class _Job:
     """The three steps of a case: read, predict, write. Each runs in one thread of its own, one case at a time."""
 
-    def __init__(self, model: Model, output: Path, options: PredictOptions) -> None:
-        self.model, self.output, self.options = model, output, options
+    def __init__(self, model: Model, output: Path, options: PredictOptions, *, told: bool) -> None:
+        self.model, self.output, self.options, self.told = model, output, options, told
         self.maker = hash_json([model.identity, options.mirroring, options.step])
         self.warnings: list[str] = []
         self.entries = _open_ledger(output)
@@ -169,14 +171,19 @@ class _Job:
         plan = self.model.plan
         refuse_unfit(case, len(arrays.image), arrays.geometry, plan)
         prepared = prepare(case, arrays.image, None, arrays.geometry, plan, self.model.configuration)
-        self.warnings += doubts(arrays.image, prepared.info, plan, self.model.facts)
+        if found := doubts(arrays.image, prepared.info, plan, self.model.facts):
+            self.warnings.append(f"case '{case}' is unlike the training cases: {'; '.join(found)}")
         return _Ready(case, source, file, prepared)
 
     def predict(self, ready: _Ready) -> _Made:
         """The prediction of a case."""
         options = self.options
         prediction = self.model.predict_prepared(
-            ready.prepared, mirroring=options.mirroring, step=options.step, probabilities=options.probabilities
+            ready.prepared,
+            mirroring=options.mirroring,
+            step=options.step,
+            probabilities=options.probabilities,
+            told=self.told,
         )
         return _Made(ready, prediction)
 
@@ -282,6 +289,10 @@ def _attempt(case: str, function: Callable[..., Result], *arguments: Any) -> Res
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"
         return Failure(case=case, reason=f"unexpected {type(error).__name__}: {error} ({where}); please report it")
+
+
+def _untold(note: str) -> None:
+    """In the place of a progress over cases: a single case tells how far it is itself."""
 
 
 def _outcome(ends: Mapping[str, _End], warnings: Sequence[str]) -> Outcome:

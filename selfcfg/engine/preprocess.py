@@ -18,7 +18,6 @@ from selfcfg.errors import DataError, SelfcfgError
 from selfcfg.fixes import Fixes
 from selfcfg.geometry import Geometry, Shape, Vector
 from selfcfg.io import hash_case, read_case, read_header
-from selfcfg.io.tiff import sidecar
 from selfcfg.kernels.crop import Box, Mask, nonzero_box
 from selfcfg.kernels.locations import sample_locations
 from selfcfg.kernels.normalize import normalize
@@ -113,17 +112,17 @@ def preprocess(dataset: Dataset, plan: Plan, configuration: str, folder: Path, *
         DataError: some cases could not be done; each is named with its reason, and all others are done.
         SelfcfgError: the folder cannot be made.
     """
-    store = Store(folder)
-    store.sweep()
-    fixes = Fixes.of(dataset.root)
     plan.configuration(configuration)
+    store = Store(folder)
+    store.make_ready()
+    fixes = Fixes.of(dataset.root)
     waiting = {
         case.id: _Task(case, fixes, plan, configuration, folder)
         for case in dataset.cases
         if not _is_unchanged(store, case)
     }
     jobs = min(jobs, _useful_jobs(waiting.values()))
-    failed: list[SelfcfgError] = []
+    failed: dict[str, SelfcfgError] = {}
     with progress(f"preprocess {configuration}", len(waiting)) as step:
         for _ in ("what no other process is doing", "what another process was doing"):
             busy = {}
@@ -132,11 +131,11 @@ def preprocess(dataset: Dataset, plan: Plan, configuration: str, folder: Path, *
                     busy[name] = replace(waiting[name], wait=True)
                     continue
                 if isinstance(outcome, SelfcfgError):
-                    failed.append(outcome)
+                    failed[name] = outcome
                 step(name)
             waiting = busy
     if failed:
-        listed = "\n".join(f"  {error}" for error in failed)
+        listed = "\n".join(f"  {failed[name]}" for name in sorted(failed))
         raise DataError(
             f"preprocess {configuration} of {dataset.name}",
             f"{len(failed)} of {len(dataset.cases)} cases failed, the others are done:\n{listed}\n",
@@ -196,7 +195,10 @@ def _states(case: Case) -> tuple[FileState, ...]:
         DataError: one is not there.
     """
     files = [*case.images, *([case.label] if case.label is not None else [])]
-    files += [beside for file in files if (beside := sidecar(file)) is not None]
+    if any(file.suffix.lower() in (".tif", ".tiff") for file in files):
+        from selfcfg.io.tiff import sidecar  # noqa: PLC0415 - only TIFF files need tifffile
+
+        files += [beside for file in files if (beside := sidecar(file)) is not None]
     try:
         return tuple(FileState.of(file) for file in files)
     except OSError as error:

@@ -233,8 +233,16 @@ class Store:
         finally:
             lock.release()
 
-    def sweep(self) -> None:
-        """Clears what killed processes left behind, except where another process is at work."""
+    def make_ready(self) -> None:
+        """Makes the folder, or clears it of what killed processes left, except where another process is at work.
+
+        Raises:
+            SelfcfgError: the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _refused(self.folder, str(error)) from error
         for leftover in self.folder.glob(".tmp-????????-*"):
             with self.claim(leftover.name[len(".tmp-????????-") :], wait=False):
                 pass

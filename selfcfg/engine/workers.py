@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any, Generic, TypeVar
 
 import psutil
@@ -33,6 +34,7 @@ AHEAD = 2
 
 _NAME_BYTES = 256
 _DEATH = "DataLoader worker"
+_LAST_SECONDS = 30
 
 
 def make_here(make: Callable[[Key, Tell], Made], keys: Iterable[Key]) -> Iterator[Made]:
@@ -102,6 +104,9 @@ class WorkerPool(Generic[Key, Made]):
         if self._iterator is not None and hasattr(self._iterator, "_shutdown_workers"):
             # The public way is to drop the last reference, which a traceback that is still looked at can hold.
             self._iterator._shutdown_workers()
+        for process in self._processes:
+            if process.is_alive():
+                process.kill()
         self._iterator = self._loader = None
 
     def _start(self, keys: Iterable[Key]) -> None:
@@ -134,9 +139,16 @@ class _Board:
     names: Any
 
     def sign_in(self, worker: int) -> None:
-        """Runs once in each worker; an interrupt from the terminal is the training process's to handle."""
+        """Runs once in each worker.
+
+        A request to stop often goes to the whole group of processes. It is the training process's to obey, and it
+        needs batches until it has: workers ignore an interrupt, and end themselves some time after a SIGTERM.
+        """
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "alarm"):
+            signal.signal(signal.SIGTERM, _end_soon)
         self.pids[worker] = os.getpid()
+        Thread(target=_end_with_parent, daemon=True).start()
 
     def tell(self, name: str) -> None:
         info = get_worker_info()
@@ -178,6 +190,14 @@ class _Order(Generic[Key]):
         return iter(self.keys)
 
 
+def _end_with_parent() -> None:
+    """Ends this worker when the training process is gone, even killed: the server it came from stays while it does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Sums depend on the number of threads in their last bit; workers have one, so does this process meanwhile."""
@@ -187,6 +207,10 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _end_soon(*_: object) -> None:
+    signal.alarm(_LAST_SECONDS)
 
 
 def _nobody(_: str) -> None:
@@ -212,4 +236,6 @@ def _remedy(exitcode: int | None) -> str:
         return again + "most likely the machine ran out of memory: use fewer workers (--set workers=0) or more memory"
     if exitcode == -getattr(signal, "SIGBUS", 0):
         return again + "most likely /dev/shm is full: enlarge it (docker run --shm-size=8g) or use --set workers=0"
+    if exitcode == 1:
+        again += "a script of your own must start training under: if __name__ == '__main__'; "
     return again + "--set workers=0 --debug shows the error itself"

@@ -48,8 +48,7 @@ def contrast(channel: Tensor, factor: float) -> Tensor:
     Source: nnU-Net v2.8.1 (batchgeneratorsv2, ContrastTransform with preserve_range).
     """
     lowest, highest = torch.aminmax(channel)
-    mean = channel.mean()
-    return channel.sub(mean).mul_(factor).add_(mean).clamp_(lowest, highest)
+    return torch.add(channel.mean() * (1 - factor), channel, alpha=factor).clamp_(lowest, highest)
 
 
 def gamma(channel: Tensor, exponent: float, *, inverted: bool) -> Tensor:
@@ -62,14 +61,15 @@ def gamma(channel: Tensor, exponent: float, *, inverted: bool) -> Tensor:
 
     Source: nnU-Net v2.8.1 (batchgeneratorsv2, GammaTransform with retained statistics).
     """
-    values = -channel if inverted else channel.clone()
-    mean, deviation = values.mean(), values.std()
+    mean = channel.mean()
+    values = mean - channel if inverted else channel - mean
+    deviation = values.square().mean().sqrt()
     lowest, highest = torch.aminmax(values)
-    extent = highest - lowest
-    values.sub_(lowest).div_(extent.clamp(min=_EPSILON)).pow_(exponent).mul_(extent).add_(lowest)
-    new_mean, new_deviation = values.mean(), values.std()
-    values.sub_(new_mean).mul_(deviation / new_deviation.clamp(min=_EPSILON)).add_(mean)
-    return values.neg_() if inverted else values
+    values.sub_(lowest).div_((highest - lowest).clamp(min=_EPSILON))
+    values.log2_().mul_(exponent).exp2_()  # a power, in half the time of pow
+    values.sub_(values.mean())
+    values.mul_(deviation / values.square().mean().sqrt().clamp(min=_EPSILON))
+    return torch.sub(mean, values) if inverted else values.add_(mean)
 
 
 def low_resolution_shape(shape: Sequence[int], zoom: float, *, keep_first: bool) -> tuple[int, ...]:

@@ -321,10 +321,21 @@ def test_a_worker_killed_between_cases_is_noticed(store: Store) -> None:
         training = batches.training(0, 1000)
         next(training)
         for worker in batches._pools["training"]._processes:
-            os.kill(worker.pid or 0, signal.SIGTERM)
-        with pytest.raises(WorkerDied, match=r"load patches.*SIGTERM.*--resume"):
+            worker.kill()
+        with pytest.raises(WorkerDied, match=r"load patches.*SIGKILL.*--resume"):
             for _ in training:
                 pass
+
+
+def test_a_request_to_stop_leaves_the_training_process_its_batches(store: Store) -> None:
+    with batches_of(store, workers=1) as batches:
+        training = batches.training(0, 1000)
+        next(training)
+        for worker in batches._pools["training"]._processes:
+            os.kill(worker.pid or 0, signal.SIGTERM)
+            os.kill(worker.pid or 0, signal.SIGINT)
+        for _ in range(20):
+            next(training)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -51,6 +51,12 @@ class TestWeights:
         assert same(parts, other)
         assert list(tmp_path.iterdir()) == [tmp_path / "w.safetensors"]
 
+    def test_the_same_weights_are_the_same_bytes(self, tmp_path: Path) -> None:
+        names = {name: name for name in "abcdefgh"}
+        save_weights(tmp_path / "a.safetensors", network(), names)
+        save_weights(tmp_path / "b.safetensors", network(), dict(reversed(names.items())))
+        assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
     def test_parts_that_are_not_asked_for_are_ignored(self, tmp_path: Path) -> None:
         parts = network(seed=1)
         parts["projection"] = nn.Linear(3, 4)

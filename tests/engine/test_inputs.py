@@ -196,10 +196,10 @@ def test_a_usual_image_raises_no_doubt() -> None:
 
 def test_spacing_and_extent_are_compared_with_the_medians() -> None:
     found = doubts(usual_image(), info(spacing=(9.0, 1.0, 0.4)), plan("MR"))
-    assert found[0] == "case 'a': spacing along z is 9 mm, 3 times the median of the training cases (3 mm)"
+    assert found[0] == "spacing along z is 9 mm, 3 times the median of the training cases (3 mm)"
     assert any("spacing along x is 0.4 mm, 2.5 times below the median" in doubt for doubt in found)
     large = doubts(usual_image(), info(cropped=(40, 240, 80)), plan("MR"))
-    assert large == ["case 'a': extent along y is 240 mm, 4 times the median of the training cases (60 mm)"]
+    assert large == ["extent along y is 240 mm, 4 times the median of the training cases (60 mm)"]
 
 
 def test_spacing_and_extent_are_compared_with_the_range_where_it_is_known() -> None:
@@ -212,16 +212,17 @@ def test_spacing_and_extent_are_compared_with_the_range_where_it_is_known() -> N
     )
     assert doubts(usual_image(), info(spacing=(9.0, 1.0, 1.0), cropped=(14, 60, 80)), plan("MR"), facts) == []
     found = doubts(usual_image(), info(spacing=(12.0, 1.0, 1.0), cropped=(11, 60, 80)), plan("MR"), facts)
-    assert found == ["case 'a': spacing along z is 12 mm, 1.3 times the largest of the training cases (9 mm)"]
+    assert found == ["spacing along z is 12 mm, 1.3 times the largest of the training cases (9 mm)"]
 
 
 def test_intensities_outside_of_training_are_named() -> None:
     scaled = doubts(usual_image() / 1000 + 500, info(), plan("MR"))
     assert len(scaled) == 1
-    assert "0.00% of channel 0 (MR) lie within the foreground intensities of training (-50 to 150)" in scaled[0]
-    assert doubts(np.zeros((1, 4, 4, 4), dtype=np.float32), info(), plan("MR")) == [
-        "case 'a': channel 0 (MR) is zero everywhere"
-    ]
+    assert (
+        "0.00% of the voxels of channel 0 (MR) lie within the foreground intensities of training (-50 to 150)"
+        in scaled[0]
+    )
+    assert doubts(np.zeros((1, 4, 4, 4), dtype=np.float32), info(), plan("MR")) == ["channel 0 (MR) is zero everywhere"]
     assert "is 7 everywhere" in doubts(np.full((1, 4, 4, 4), 7, dtype=np.float32), info(), plan("MR"))[0]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,24 @@ def test_a_prepared_case_gives_the_same(tmp_path: Path) -> None:
     assert (model.predict_prepared(prepared, step=0.9).labels != from_file.labels).any()
     with pytest.raises(UsageError, match="step"):
         model.predict_prepared(prepared, step=0)
+
+
+def test_too_little_memory_is_met_with_single_tiles() -> None:
+    class Hungry(Threshold):
+        largest: int = 0
+
+        def forward(self, image: Tensor) -> Tensor:
+            if len(image) > self.largest:
+                raise torch.OutOfMemoryError
+            return super().forward(image)
+
+    plain, image = threshold_model(plan(3)), random_image()
+    hungry = replace(plain, networks=(Hungry(),))
+    with pytest.raises(SelfcfgError, match="too little free memory for one tile"):
+        hungry.predict((image, GEOMETRY.spacing))
+    hungry.networks[0].largest = 1
+    found = hungry.predict((image, GEOMETRY.spacing))
+    np.testing.assert_array_equal(found.labels, plain.predict((image, GEOMETRY.spacing)).labels)
 
 
 # --- loading
@@ -420,6 +439,13 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path, name: str
     with pytest.raises(SelfcfgError, match="output") as caught:
         run(threshold_model(plan(3)), images, tmp_path / name)
     assert caught.value.remedy
+
+
+def test_a_single_case_tells_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(threshold_model(plan(3)), save_images(tmp_path / "images", a=0), tmp_path / "out")
+    assert "predict a, slices: 7/7" in capsys.readouterr().err
+    run(threshold_model(plan(3)), save_images(tmp_path / "images", b=0), tmp_path / "out")
+    assert "predict: 2/2" in capsys.readouterr().err
 
 
 def test_no_case_is_no_mistake(tmp_path: Path) -> None:

@@ -211,11 +211,11 @@ def test_leftovers_of_killed_processes_are_cleared(store):
         assert not (store.folder / ".tmp-0123abcd-case_1").exists()
         assert (store.folder / ".tmp-0123abcd-case_10").exists()
     with store.claim("gone", wait=True):
-        other = multiprocessing.get_context("fork").Process(target=store.sweep)
+        other = multiprocessing.get_context("fork").Process(target=store.make_ready)
         other.start()
         other.join()
         assert not (store.folder / ".tmp-0123abcd-case_10").exists()
-    store.sweep()
+    store.make_ready()
     assert not list(store.folder.glob(".tmp-*"))
 
 
