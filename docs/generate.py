@@ -104,7 +104,11 @@ def settings() -> Iterator[str]:
         yield f"\n## {name}\n\n{_first_sentence(trainer)}\n"
         yield "| setting | default | meaning |\n| :-- | :-- | :-- |"
         for key, field in trainer.settings_type.model_fields.items():
-            yield f"| `{key}` | `{field.get_default()}` | {_cell(field.description or '')} |"
+            default = field.get_default()
+            shown = "its own table" if isinstance(default, Record) else f"`{default}`"
+            yield f"| `{key}` | {shown} | {_cell(field.description or '')} |"
+            if isinstance(default, Record):
+                yield from (f"| `{key}.{inner}` | `{value}` | |" for inner, value in default)
 
 
 def _first_sentence(thing: Any) -> str:

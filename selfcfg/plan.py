@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -78,6 +79,16 @@ class Configuration(Record):
     def dimensions(self) -> int:
         """2 or 3."""
         return self.topology.dimensions
+
+    def resized(self, *, batch_size: int | None, patch_size: Sequence[int] | None) -> Configuration:
+        """The configuration with another batch or patch size; None keeps the planned one.
+
+        Raises:
+            DataError: the network cannot take that patch size.
+        """
+        changes = {"batch_size": batch_size, "patch_size": patch_size}
+        given = {name: value for name, value in changes.items() if value is not None}
+        return Configuration.parse({**self.model_dump(), **given}, "batch_size or patch_size") if given else self
 
 
 class Plan(Record):

@@ -33,6 +33,9 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="write the class probabilities beside each label map")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="predict finished cases again, and write over files made otherwise")
+    ] = False,
     weights: Annotated[
         Literal["final", "best"], typer.Option(help="weights of the last or of the best epoch")
     ] = "final",
@@ -46,7 +49,9 @@ def predict(
     speaker = Speaker(as_json)
     model = load_model(run, folds=folds_of(fold, []) or None, device=device, precision=precision, weights=weights)
     cases = find_inputs(inputs[0] if len(inputs) == 1 else inputs, model.plan)
-    options = PredictOptions(mirroring=not no_mirroring, step=step, probabilities=save_probabilities)
+    options = PredictOptions(
+        mirroring=not no_mirroring, step=step, probabilities=save_probabilities, overwrite=overwrite
+    )
     outcome = predict_cases(model, cases, output, options)
     for warning in outcome.warnings:
         speaker.say(f"warning: {warning}")

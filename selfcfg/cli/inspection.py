@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from selfcfg.cli.options import DebugOption, JsonOption, Speaker, WorkspaceOption
+from selfcfg.records import Record
 from selfcfg.workspace import Workspace
 
 
@@ -56,10 +57,18 @@ def _registered(speaker: Speaker, what: Literal["planners", "trainers"]) -> list
         if what == "trainers":
             entry["settings"] = {}
             for key, field in found.settings_type.model_fields.items():
-                entry["settings"][key] = field.get_default()
-                speaker.say(f"    {key} = {field.get_default()}    {field.description or ''}")
+                default = field.get_default()
+                entry["settings"][key] = default.model_dump() if isinstance(default, Record) else default
+                speaker.say("\n".join(_setting(key, default, field.description or "")))
         entries.append(entry)
     return entries
+
+
+def _setting(key: str, default: Any, description: str) -> list[str]:
+    """A setting as it is given to --set; one that holds others, those."""
+    if not isinstance(default, Record):
+        return [f"    {key} = {default}    {description}"]
+    return [f"    {key}: {description}", *(f"    {key}.{inner} = {value}" for inner, value in default)]
 
 
 def report(

@@ -1,0 +1,1 @@
+"""From measuring to scores: each step of the road is one module."""

@@ -222,7 +222,10 @@ class _Content:
             tell(name)
             case = self._open(source, name)
             corner = draw_corner(rng, case, self._wish(place, source.need))
-            draws = [draw(rng, self.space) if augmented else UNCHANGED for _ in range(source.need.views)]
+            draws = [
+                draw(rng, self.space, self.settings.transforms) if augmented else UNCHANGED
+                for _ in range(source.need.views)
+            ]
             names.append(name)
             samples.append([self._view(case, corner, one, source.need) for one in draws])
         return _Read(names, samples, source.need.targets)

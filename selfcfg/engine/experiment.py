@@ -21,6 +21,7 @@ from selfcfg.engine.trainer import Settings, Trainer
 from selfcfg.errors import DataError, UsageError
 from selfcfg.files import hash_json
 from selfcfg.fingerprint import Fingerprint
+from selfcfg.fixes import Fixes
 from selfcfg.io import write_label
 from selfcfg.plan import Configuration, Plan
 from selfcfg.progress import progress, say
@@ -217,18 +218,25 @@ def cross_validated(experiment: Experiment, results: Sequence[FoldResult]) -> Ev
 def _evaluated(experiment: Experiment, predictions: Mapping[str, Path], destination: Path) -> Evaluation:
     dataset = experiment.project.dataset
     references = {case: label for case in predictions if (label := dataset.case(case).label) is not None}
-    scores = evaluate(references, {case: predictions[case] for case in references}, experiment.plan.labels)
+    predicted = {case: predictions[case] for case in references}
+    scores = evaluate(references, predicted, experiment.plan.labels, fixes=Fixes.of(dataset.root))
     scores.write(destination)
     return scores
 
 
 def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:
-    """The typed settings of a trainer; values given as text are read by the setting's type.
+    """The typed settings of a trainer; values given as text are read by the setting's type, "a.b" is b within a.
 
     Raises:
         UsageError: an unknown setting (with the nearest name) or a value it cannot take.
     """
-    values = {key: _read_value(value) for key, value in given.items()}
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        outer, dot, inner = key.partition(".")
+        if dot:
+            values.setdefault(outer, {})[inner] = _read_value(value)
+        else:
+            values[key] = _read_value(value)
     try:
         return trainer.settings_type.parse(values, f"settings of trainer '{trainer.name}'")
     except DataError as error:
@@ -249,11 +257,8 @@ def with_settings(configuration: Configuration, settings: Settings) -> Configura
     Raises:
         UsageError: the network cannot take that patch size.
     """
-    changes = {key: value for key in ("batch_size", "patch_size") if (value := getattr(settings, key)) is not None}
-    if not changes:
-        return configuration
     try:
-        return Configuration.parse({**configuration.model_dump(), **changes}, "--set")
+        return configuration.resized(batch_size=settings.batch_size, patch_size=settings.patch_size)
     except DataError as error:
         raise UsageError(error.asked, error.found, "choose another size") from error
 

@@ -277,8 +277,8 @@ def _configuration(plan: Plan, record: RunRecord) -> Configuration:
             f"it refines the predictions of {configuration.after}, and chains of two networks cannot be predicted yet",
             "use a model of another configuration",
         )
-    changed = {key: record.settings[key] for key in ("patch_size", "batch_size") if record.settings.get(key)}
-    return Configuration.parse({**configuration.model_dump(), **changed}, "settings of run.json")
+    settings = record.settings
+    return configuration.resized(batch_size=settings.get("batch_size"), patch_size=settings.get("patch_size"))
 
 
 def _network(file: Path, plan: Plan, configuration: Configuration, record: RunRecord) -> nn.Module:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfcfg.errors import DataError, SelfcfgError
 from selfcfg.geometry import Shape
 
 ANNOTATED = "annotated"
@@ -128,17 +127,6 @@ def read_box(array: Sliceable, corner: Shape, box: Sequence[tuple[int, int]], ou
         target = [slice(s.start - a, s.stop - a) for s, a in zip(inside, first, strict=True)]
         filled[(*channels, *target)] = array[(*channels, *inside)]
     return torch.from_numpy(filled)
-
-
-def unreadable(case: str, folder: object, error: Exception) -> SelfcfgError:
-    """The error for a stored case that cannot be read, naming it; an error that names it already stays as it is."""
-    if isinstance(error, SelfcfgError) and case in str(error):
-        return error
-    return DataError(
-        f"read the preprocessed case '{case}' in {folder}",
-        f"{type(error).__name__}: {error}",
-        "delete its files there and run `selfcfg preprocess` again",
-    )
 
 
 def _centre(

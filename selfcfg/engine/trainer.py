@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from selfcfg.engine.augment import REFERENCE, Augmentation
 from selfcfg.errors import SelfcfgError
 from selfcfg.plan import Configuration, Plan
 from selfcfg.records import Record
@@ -36,6 +37,7 @@ class Settings(Record):
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one step")
     foreground_fraction: float = Field(0.33, ge=0, le=1, description="share of patches centred on a foreground class")
     augmentation: Literal["reference", "none"] = Field("reference", description="nnU-Net's list of transforms, or none")
+    transforms: Augmentation = Field(REFERENCE, description="how often each transform is drawn, and its range")
     executor: Literal["torch", "batchgenerators"] = Field("torch", description="what applies the drawn augmentation")
     workers: int = Field(1, ge=0, description="processes that load patches; 0: the training process itself")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

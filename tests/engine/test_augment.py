@@ -98,6 +98,21 @@ def test_each_transform_changes_the_image_and_the_executors_agree(
     assert changed.shape != view.image.shape or not torch.allclose(changed, view.image, atol=1e-3)
 
 
+@pytest.mark.gpu
+@SPACES
+def test_an_accelerator_gives_the_same(space: PatchSpace) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    for number in range(30):
+        view = view_of(draw(generator(0, "test", number), space), space, number)
+        image, label = apply(copied(view), space)
+        there = View(*(None if part is None else part.cuda() for part in view[:3]), view.draw)
+        other, other_label = apply(there, space)
+        torch.testing.assert_close(other.cpu(), image, atol=1e-4, rtol=0)
+        assert label is not None and other_label is not None
+        assert (other_label.cpu() != label).float().mean() < 1e-3
+
+
 # --- what applying means ----------------------------------------------------------------------------------------------
 
 

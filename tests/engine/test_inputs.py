@@ -236,3 +236,11 @@ def test_ct_without_negative_values_is_doubted() -> None:
 def test_a_volume_for_a_model_of_2d_images_is_doubted() -> None:
     found = doubts(usual_image(), info(), plan("MR", dimensions=2))
     assert any("40 slices" in doubt for doubt in found)
+
+
+def test_a_large_image_is_judged_by_voxels_from_everywhere() -> None:
+    image = np.full((1, 16, 256, 256), 1e4, dtype=np.float32)
+    image[..., 100:200] = np.random.default_rng(0).uniform(-50, 150, (16, 256, 100))
+    assert doubts(image, info(), plan("MR")) == []
+    image[..., 100:200] = 1e4 + 1
+    assert "0.00% of the voxels" in doubts(image, info(), plan("MR"))[0]

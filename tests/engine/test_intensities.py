@@ -22,6 +22,7 @@ def case(values: np.ndarray | None) -> CaseFingerprint:
         intensities=(statistics,),
         voxels={},
         source="",
+        picture="",
         quantiles=(text,),
     )
 

@@ -38,6 +38,7 @@ def facts() -> Callable[..., Fingerprint]:
                 intensities=(STATISTICS,) * channels,
                 voxels={0: 10, 1: 5},
                 source="",
+                picture="",
             )
             for index, orientation in enumerate(orientations)
         ]

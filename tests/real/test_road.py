@@ -68,7 +68,14 @@ TASKS = {
         ("dsb2018_nuclei/images",), "dsb2018_nuclei/labels", {"background": 0, "nucleus": 1}, "R,G,B", "", [], 5, "2d"
     ),
     "x_ray": Task(
-        ("cxr_lung/montgomery/images",), "cxr_lung/montgomery/labels", {"background": 0, "lung": 1}, "XR", "", [], 5, "2d"
+        ("cxr_lung/montgomery/images",),
+        "cxr_lung/montgomery/labels",
+        {"background": 0, "lung": 1},
+        "XR",
+        "",
+        [],
+        5,
+        "2d",
     ),
 }
 

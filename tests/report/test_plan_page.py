@@ -31,6 +31,7 @@ def case(index: int, **changes: object) -> CaseFingerprint:
         "intensities": (statistics(100.0),),
         "voxels": {0: 100_000, 1: 4000 + 2 * index, 2: 500 + index},
         "source": "",
+        "picture": "",
     }
     return CaseFingerprint(**(values | changes))
 
