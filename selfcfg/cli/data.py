@@ -119,8 +119,7 @@ def check(
         speaker.say(f"recorded {len(fixed)} fixes in {root / 'fixes.json'}")
         findings = find(root, jobs or default_jobs())
     for finding in findings:
-        place = f"{finding.case} {finding.file}".strip()
-        speaker.say(f"{finding.severity}: {place}: {finding.kind}: {finding.found}; {finding.remedy}")
+        speaker.say(str(finding))
     errors = sum(finding.severity == "error" for finding in findings)
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(finding.kind for finding in findings).most_common())
     speaker.say(f"{root.name}: {errors} errors, {len(findings) - errors} warnings" + (f" ({kinds})" if kinds else ""))

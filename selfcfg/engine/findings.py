@@ -67,6 +67,10 @@ class Finding(Record):
     remedy: str
     severity: Severity = "error"
 
+    def __str__(self) -> str:
+        place = " ".join(part for part in (self.case, self.file) if part)
+        return f"{self.severity}: {place}: {self.kind}: {self.found}; {self.remedy}"
+
 
 def order(finding: Finding) -> tuple[str, str, str, str]:
     """The key findings are sorted by: the dataset's own first, then by case and file."""

@@ -30,7 +30,7 @@ def checked(project: Project, jobs: int) -> list[Finding]:
     findings = check(project.root, jobs)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        listed = "\n".join(f"  {finding.case}: {finding.found}; {finding.remedy}" for finding in errors)
+        listed = "\n".join(f"  {finding}" for finding in errors)
         raise DataError(f"check {project.name}", f"{len(errors)} errors\n{listed}", "mend them and run again")
     return findings
 
