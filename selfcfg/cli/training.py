@@ -103,8 +103,12 @@ def plan_and_train(
     warnings = pipeline.checked(project, processes)
     speaker.say(f"{project.name}: {len(project.dataset.cases)} cases, {len(warnings)} warnings")
     facts = pipeline.fingerprint(project, processes)
-    file, _ = pipeline.make_plan(project, facts, planner, memory)
-    speaker.say(f"planned: {file} (read it with: selfcfg plan {project.name} --explain)")
+    file = project.plan_file(planner, memory)
+    if file.is_file():
+        speaker.say(f"plan: {file} as it is (to make it again: selfcfg plan {project.name})")
+    else:
+        pipeline.make_plan(project, facts, planner, memory)
+        speaker.say(f"planned: {file} (to read it: selfcfg plan {project.name} --explain)")
     request = TrainRequest(
         configuration=configuration,
         planner=file.stem,

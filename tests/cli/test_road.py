@@ -83,3 +83,14 @@ def test_label_fraction_is_recorded_and_nested(selfcfg, workspace: Path) -> None
         used[fraction] = set(record["train"])
     assert len(used[0.4]) >= 2
     assert used[0.4] < used[0.8]
+
+
+@pytest.mark.slow
+def test_a_plan_edited_by_hand_is_kept(selfcfg, workspace: Path) -> None:
+    file = Path(selfcfg("plan", 901, "--jobs", 1, "--workspace", workspace).result["plan"])
+    content = json.loads(file.read_text())
+    content["mirror_axes"] = [0]
+    file.write_text(json.dumps(content))
+    answer = selfcfg("plan-and-train", 901, "--fold", 0, *SETS, "--jobs", 1, "--workspace", workspace)
+    used = json.loads((Path(answer.result["run"]) / "fold_0" / "plan.json").read_text())
+    assert used["mirror_axes"] == [0]

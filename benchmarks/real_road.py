@@ -1,0 +1,155 @@
+"""The whole road on real datasets with short trainings: converts, checks, plans, trains fold 0, scores it.
+
+    python benchmarks/real_road.py --data DIR --work DIR [--only montgomery,ct_pet]
+
+DIR holds the datasets as listed in `TASKS`. Each finished task is appended to ``benchmarks/results/real_road.jsonl``
+with its Dice, the seconds its training took, versions and machine, and not done again. Pictures are in the report of
+each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from selfcfg.cli import main as selfcfg
+from selfcfg.engine.device import choose_device, machine_facts, package_versions
+
+RESULTS = Path(__file__).resolve().parent / "results" / "real_road.jsonl"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One dataset: where its images and labels are, what they mean, and how long to train."""
+
+    number: int
+    images: str
+    labels: str
+    names: dict[str, Any]
+    channels: str
+    configuration: str
+    settings: dict[str, Any]
+    options: list[str] = field(default_factory=list)
+
+
+NESTED = {
+    "labels": {"background": 0, "any dose": [1, 2, 3], "middle dose": [2, 3], "high dose": [3]},
+    "regions_class_order": [1, 2, 3],
+}
+SCRIBBLES = {"background": 0, "RV": 1, "myocardium": 2, "LV": 3, "ignore": 4}
+SHORT = {"epochs": 3, "iterations_per_epoch": 10, "validation_iterations": 2, "batch_size": 2}
+TASKS = {
+    "montgomery": Task(
+        21,
+        "cxr_lung/montgomery/images",
+        "cxr_lung/montgomery/labels",
+        {"background": 0, "lung": 1},
+        "XR",
+        "2d",
+        {
+            "epochs": 12,
+            "iterations_per_epoch": 30,
+            "validation_iterations": 4,
+            "batch_size": 4,
+            "patch_size": "256,256",
+        },
+    ),
+    "ct_pet": Task(
+        22,
+        "sts_sarcoma/ctpet_2ch/images",
+        "sts_sarcoma/ctpet_2ch/labels",
+        {"background": 0, "tumour": 1},
+        "CT,PET",
+        "3d_fullres",
+        {**SHORT, "patch_size": "32,64,64"},
+    ),
+    "regions": Task(
+        23,
+        "openkbp_headneck_ct/images",
+        "openkbp_headneck_ct/labels_ptv",
+        NESTED,
+        "CT",
+        "3d_fullres",
+        {**SHORT, "patch_size": "64,32,64"},
+    ),
+    "scribbles": Task(
+        24,
+        "acdc_cardiac_mr/images",
+        "acdc_cardiac_mr/labels_scribble",
+        SCRIBBLES,
+        "MRI",
+        "2d",
+        {**SHORT, "batch_size": 4},
+        ["--subject-pattern", r"(patient\d+)"],
+    ),
+    "nuclei": Task(
+        25, "dsb2018_nuclei/images", "dsb2018_nuclei/labels", {"background": 0, "nucleus": 1}, "R,G,B", "2d", SHORT
+    ),
+}
+
+
+def main() -> None:
+    """Does every task that is asked for and not done yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", default=",".join(TASKS))
+    options = parser.parse_args()
+    done = {json.loads(line)["task"] for line in RESULTS.read_text().splitlines()} if RESULTS.is_file() else set()
+    for name in options.only.split(","):
+        if name not in done:
+            append({"task": name, **run(TASKS[name], options.data, options.work)})
+
+
+def run(task: Task, data: Path, work: Path) -> dict[str, Any]:
+    """One dataset from its folders to scores."""
+    work.mkdir(parents=True, exist_ok=True)
+    dataset = work / "raw" / f"Dataset{task.number:03d}_Real"
+    workspace = ["--workspace", str(work)]
+    if not dataset.is_dir():
+        names = work / f"labels_{task.number}.json"
+        names.write_text(json.dumps(task.names))
+        command = ["convert", "folder", "--images", str(data / task.images), "--labels", str(data / task.labels)]
+        command += ["--id", str(task.number), "--name", "Real", "--channels", task.channels]
+        call([*command, "--labels-json", str(names), *task.options, *workspace])
+    call(["check", str(task.number), *workspace])
+    call(["plan", str(task.number), *workspace])
+    call(["preprocess", str(task.number), "-c", task.configuration, *workspace])
+    sets = [part for key, value in task.settings.items() for part in ("--set", f"{key}={value}")]
+    began = time.perf_counter()
+    call(["train", str(task.number), "-c", task.configuration, "--resume", *sets, *workspace])
+    seconds = time.perf_counter() - began
+    folder = work / "results" / dataset.name / f"supervised__standard__{task.configuration}"
+    scores = json.loads((folder / "fold_0" / "validation" / "summary.json").read_text())
+    log = [json.loads(line) for line in (folder / "fold_0" / "log.jsonl").read_text().splitlines()]
+    return {
+        "dice": scores["foreground_mean"]["dice"],
+        "per_class": {name: row["dice"] for name, row in scores["mean"].items()},
+        "cases": len(scores["cases"]),
+        "settings": task.settings,
+        "training_seconds": sum(epoch["seconds"] for epoch in log),
+        "training_and_validation_seconds": seconds,
+    }
+
+
+def call(command: list[str]) -> None:
+    """One command line; anything but success ends the benchmark."""
+    if code := selfcfg(command):
+        raise SystemExit(f"selfcfg {' '.join(command)} ended with {code}")
+
+
+def append(row: dict[str, Any]) -> None:
+    """Adds one line with versions and machine to the results."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    facts = {"versions": package_versions(), "machine": machine_facts(choose_device("cpu"))}
+    with RESULTS.open("a") as stream:
+        stream.write(json.dumps({**row, **facts}) + "\n")
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
