@@ -64,6 +64,18 @@ def resolve_precision(device: torch.device, wanted: str = "auto") -> Precision:
     return "bfloat16" if _computes_bfloat16(device) else "float32"
 
 
+def training_precision(device: torch.device, wanted: str = "auto") -> Precision:
+    """The precision to train in: as `resolve_precision`, but "auto" is float32 on a processor.
+
+    Source: our choice: PyTorch 2.13 leaves garbage in bfloat16 weight gradients of small feature maps on a processor;
+    measured: benchmarks/bfloat16_gradients.py.
+
+    Raises:
+        UsageError: no such precision.
+    """
+    return "float32" if device.type == "cpu" and wanted == "auto" else resolve_precision(device, wanted)
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """A context in which convolutions run in `precision`."""
     is_mixed = precision == "bfloat16"

@@ -10,7 +10,7 @@ from typing import Any
 from selfcfg import registry
 from selfcfg.engine import pipeline
 from selfcfg.engine.batches import Batches, Source
-from selfcfg.engine.device import choose_device, machine_facts, package_versions, resolve_precision
+from selfcfg.engine.device import choose_device, machine_facts, package_versions, training_precision
 from selfcfg.engine.evaluate import Evaluation, evaluate
 from selfcfg.engine.loop import fit
 from selfcfg.engine.opening import open_run
@@ -121,7 +121,7 @@ class Experiment:
             train=train,
             validation=split.val,
             versions=package_versions(),
-            machine={**machine_facts(device), "precision": resolve_precision(device, self.settings.precision)},
+            machine={**machine_facts(device), "precision": training_precision(device, self.settings.precision)},
         )
 
 

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from selfcfg.engine.checkpoint import TakeOver, fill, load_state, save_state, save_weights, take_over
-from selfcfg.engine.device import place, resolve_precision
+from selfcfg.engine.device import place, training_precision
 from selfcfg.engine.journal import Epoch, Journal, read_log
 from selfcfg.engine.opening import open_run
 from selfcfg.engine.optimisation import Optimisation, learning_rate, seed_globals
@@ -135,7 +135,7 @@ class _Training:
     ) -> None:
         self.trainer, self.run, self.record, self.batches, self.device = trainer, run, record, batches, device
         self.settings: Settings = trainer.settings
-        self.fabric = _fabric(device, resolve_precision(device, self.settings.precision))
+        self.fabric = _fabric(device, training_precision(device, self.settings.precision))
         seed_globals(record.seed, "build", 0)
         self.parts: Parts = place(trainer.build(), device)
         self.optimisation = Optimisation(self.settings, self.parts)

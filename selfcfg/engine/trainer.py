@@ -41,7 +41,7 @@ class Settings(Record):
     executor: Literal["torch", "batchgenerators"] = Field("torch", description="what applies the drawn augmentation")
     workers: int = Field(1, ge=0, description="processes that load patches; 0: the training process itself")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where the device has it"
+        "auto", description="auto: bfloat16 on accelerators that have it; float32 in training on a processor"
     )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights; none: off")
     patience: int | None = Field(

@@ -7,7 +7,15 @@ import sys
 import pytest
 import torch
 
-from selfcfg.engine.device import autocast, choose_device, machine_facts, package_versions, place, resolve_precision
+from selfcfg.engine.device import (
+    autocast,
+    choose_device,
+    machine_facts,
+    package_versions,
+    place,
+    resolve_precision,
+    training_precision,
+)
 from selfcfg.errors import UsageError
 from selfcfg.nets.unet import build_parts
 from selfcfg.testing import small_plan
@@ -27,6 +35,8 @@ def test_precision() -> None:
     assert resolve_precision(CPU, "float32") == "float32"
     assert resolve_precision(CPU, "bfloat16") == "bfloat16"
     assert resolve_precision(CPU, "auto") in ("float32", "bfloat16")
+    assert training_precision(CPU, "auto") == "float32"
+    assert training_precision(CPU, "bfloat16") == "bfloat16"
     with pytest.raises(UsageError, match="precision 'float16'"):
         resolve_precision(CPU, "float16")
 
