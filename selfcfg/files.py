@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from selfcfg.errors import DataError, SelfcfgError
 
@@ -25,9 +28,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         SelfcfgError: the folder cannot be made, or the disk refused the bytes.
     """
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = path.with_name(f"{_mark(os.getpid())}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         yield temporary
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -86,3 +90,20 @@ def hash_json(content: Any) -> str:
     """The blake2b hash of a JSON-able value, independent of key order, 32 hex digits."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _mark(process: int | str) -> str:
+    """How the temporary files of a process of this machine begin."""
+    machine = hashlib.blake2b(platform.node().encode(), digest_size=3).hexdigest()
+    return f".tmp-{machine}-{process}-"
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes what killed processes of this machine left of earlier attempts to write `path`."""
+    start = _mark("")[:-1]
+    for file in path.parent.iterdir():
+        if file.name.startswith(start) and file.name.endswith(f"-{path.name}"):
+            process = file.name.removeprefix(start).partition("-")[0]
+            if process.isdigit() and not psutil.pid_exists(int(process)):
+                with suppress(OSError):
+                    file.unlink()

@@ -28,6 +28,9 @@ class SupervisedSettings(Settings):
     dice_weight: float = Field(1.0, ge=0, description="weight of the Dice term")
     cross_entropy_weight: float = Field(1.0, ge=0, description="weight of the cross entropy, binary with regions")
     batch_dice: bool | None = Field(None, description="one Dice over the whole batch; default: the plan's choice")
+    foreground_prior: float | None = Field(
+        0.03, gt=0, lt=0.5, description="share of the voxels that each class starts with; none: no prior, as nnU-Net"
+    )
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> Self:
@@ -39,7 +42,10 @@ class SupervisedSettings(Settings):
 class Supervised(Trainer[SupervisedSettings]):
     """Trains a U-Net on labelled patches with Dice and cross entropy, deeply supervised.
 
-    Source: nnU-Net v2.8.1, nnUNetTrainer.
+    Source: nnU-Net v2.8.1, nnUNetTrainer. Our choice: the head starts out expecting little foreground. Without that,
+    momentum first carries the biases far below the share of small structures, where their gradients vanish: on
+    hippocampus MR (3.7 % foreground) the Dice term after 100 iterations is 0.51 to 0.58 with a prior and 0.82 to 0.93
+    without, by the luck of the seed; on chest X-rays (26 % foreground) there is no difference.
     """
 
     name: ClassVar[str] = "supervised"
@@ -48,8 +54,10 @@ class Supervised(Trainer[SupervisedSettings]):
     def build(self) -> Parts:
         """Encoder, decoder and head; heads of resolutions that the loss leaves out are not trained."""
         parts = build_parts(self.configuration.topology, len(self.plan.channels), self.plan.labels.n_outputs)
-        lower = cast(Head, parts["head"]).seg_layers[: -len(self._resolution_weights())]
-        lower.requires_grad_(False)
+        head = cast(Head, parts["head"])
+        head.seg_layers[: -len(self._resolution_weights())].requires_grad_(False)
+        if self.settings.foreground_prior is not None:
+            head.expect_share(self.settings.foreground_prior, exclusive=not self.plan.labels.has_regions)
         return parts
 
     def weights(self) -> Mapping[str, float]:

@@ -6,8 +6,9 @@ again, and a convolution block does not list its layers twice. So names are shor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
@@ -55,6 +56,25 @@ class Head(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Logits of each given feature map, full resolution first; give only the first to get only full resolution."""
         return [layer(feature) for layer, feature in zip(reversed(self.seg_layers), features, strict=False)]
+
+    def expect_share(self, share: float, *, exclusive: bool) -> None:
+        """Sets the biases so that every foreground channel starts with this probability, as far as the weights let it.
+
+        Args:
+            share: of the voxels, for each channel; all together are held at one half where they exclude each other.
+            exclusive: a softmax with the background in channel 0, else a sigmoid a channel.
+
+        Source: Lin et al., Focal Loss for Dense Object Detection, 2017, section 4.1.
+        """
+        for layer in self.seg_layers:
+            bias = cast(nn.Conv3d, layer).bias
+            if bias is None:
+                continue
+            foreground = len(bias) - 1 if exclusive else 1
+            each = min(share, 0.5 / foreground)
+            nn.init.constant_(bias, math.log(each / (1 - foreground * each)))
+            if exclusive:
+                nn.init.zeros_(bias[:1])
 
 
 class Segmenter(nn.Module):

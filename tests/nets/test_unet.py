@@ -117,6 +117,19 @@ def test_only_the_heads_asked_for_are_computed() -> None:
     assert len(parts["head"](features[:2])) == 2
 
 
+@pytest.mark.parametrize("n_outputs", [2, 4, 61])
+def test_a_head_that_expects_little_foreground(n_outputs: int) -> None:
+    head = build_parts(topology("plain", 2), 1, n_outputs)["head"]
+    nothing = [torch.zeros(1, channels, 4, 4) for channels in (4, 8, 12)]
+    head.expect_share(0.03, exclusive=True)
+    for logits in head(nothing):
+        expected = min(0.03, 0.5 / (n_outputs - 1))
+        torch.testing.assert_close(logits.softmax(1)[:, 1:], torch.full((1, n_outputs - 1, 4, 4), expected))
+    head.expect_share(0.03, exclusive=False)
+    for logits in head(nothing):
+        torch.testing.assert_close(logits.sigmoid(), torch.full((1, n_outputs, 4, 4), 0.03))
+
+
 def test_nothing_imports_timm_or_torchvision() -> None:
     code = (
         "import sys, selfcfg.nets.unet; print(sorted({m.split('.')[0] for m in sys.modules} & {'timm', 'torchvision'}))"

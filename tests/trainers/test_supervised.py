@@ -82,6 +82,14 @@ def test_settings_weigh_the_terms() -> None:
         SupervisedSettings(dice_weight=0, cross_entropy_weight=0)
 
 
+def test_the_head_starts_out_expecting_little_foreground() -> None:
+    for schema in SCHEMAS.values():
+        first = supervised(schema).build()["head"].seg_layers[-1].bias
+        none = supervised(schema, foreground_prior=None).build()["head"].seg_layers[-1].bias
+        assert first[-1] < -3
+        assert not none.any()
+
+
 def test_batch_dice_is_the_plans_unless_said_otherwise() -> None:
     values = {}
     for chosen in (None, False, True):
