@@ -105,7 +105,7 @@ class Peer:
         extension.mkdir(parents=True, exist_ok=True)
         (extension / "short.py").write_text(PEER_TRAINER.format(epochs=epochs, train=ITERATIONS, val=VALIDATION))
         trainer = ["4", "3d_fullres", "0", "-tr", "nnUNetTrainer_short", "-device", "cpu"]
-        self._run("nnUNetv2_train", *trainer, results=results)
+        self._run("nnUNetv2_train", *trainer, "--c", results=results)
         fold = results / self.raw.name / "nnUNetTrainer_short__nnUNetPlans__3d_fullres" / "fold_0"
         log = "".join(file.read_text() for file in fold.glob("training_log_*.txt"))
         seconds = [float(text) for text in re.findall(r"Epoch time: ([\d.]+) s", log)]
@@ -128,6 +128,8 @@ class Peer:
             "nnUNet_extTrainer": str(self.folder / "trainers"),
             "nnUNet_n_proc_DA": "1",
             "nnUNet_def_n_proc": "2",
+            "nnUNet_compile": "f",
+            "CUDA_VISIBLE_DEVICES": "",
         }
         subprocess.run([str(self.python.parent / command), *arguments], env=environment, check=True)
 

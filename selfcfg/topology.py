@@ -43,6 +43,20 @@ class Topology(Record):
         """What each edge of a patch must be a multiple of: the product of the strides along that axis."""
         return tuple(math.prod(along) for along in zip(*self.strides, strict=True))
 
+    def narrowest(self, patch_size: Sequence[int]) -> int:
+        """The smallest edge, in voxels, of a feature map along an axis that some kernel extends over.
+
+        Args:
+            patch_size: voxels along each axis of the network, multiples of `divisors`.
+        """
+        edges = tuple(patch_size)
+        found = []
+        for kernel, stride in zip(self.kernel_sizes, self.strides, strict=True):
+            edges = tuple(edge // step for edge, step in zip(edges, stride, strict=True))
+            covered = (max(width, step) > 1 for width, step in zip(kernel, stride, strict=True))
+            found += [edge for edge, is_covered in zip(edges, covered, strict=True) if is_covered]
+        return min(found, default=max(patch_size))
+
     def feature_elements(self, patch_size: Sequence[int], n_heads: int) -> int:
         """The number of values that the convolutions write for one patch: the planner's measure of memory.
 

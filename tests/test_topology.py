@@ -75,3 +75,17 @@ def test_a_single_stage_has_no_decoder():
         features=(32,), kernel_sizes=((3, 3),), strides=((1, 1),), encoder_blocks=(2,), decoder_blocks=()
     )
     assert topology.feature_elements((5, 6), 7) == 2 * 32 * 30
+
+
+def test_narrowest_looks_only_along_axes_that_a_kernel_extends_over() -> None:
+    thick = Topology(
+        features=(2, 4, 8),
+        kernel_sizes=((1, 3, 3), (1, 3, 3), (3, 3, 3)),
+        strides=((1, 1, 1), (1, 2, 2), (1, 2, 2)),
+        encoder_blocks=(1, 1, 1),
+        decoder_blocks=(1, 1),
+    )
+    assert thick.narrowest((5, 64, 40)) == 5  # depth, covered in the last stage
+    assert thick.narrowest((20, 64, 40)) == 10
+    flat = thick.model_copy(update={"kernel_sizes": ((1, 3, 3),) * 3})
+    assert flat.narrowest((1, 64, 40)) == 10

@@ -43,9 +43,10 @@ class Supervised(Trainer[SupervisedSettings]):
     """Trains a U-Net on labelled patches with Dice and cross entropy, deeply supervised.
 
     Source: nnU-Net v2.8.1, nnUNetTrainer. Our choice: the head starts out expecting little foreground. Without that,
-    momentum first carries the biases far below the share of small structures, where their gradients vanish: on
-    hippocampus MR (3.7 % foreground) the Dice term after 100 iterations is 0.51 to 0.58 with a prior and 0.82 to 0.93
-    without, by the luck of the seed; on chest X-rays (26 % foreground) there is no difference.
+    momentum first carries the biases far below the share of small structures, where their gradients vanish. Measured
+    with half the features on hippocampus MR (3.7 % foreground), mean Dice term of iterations 75 to 100: 0.50 to 0.60
+    with priors of 0.02 and 0.05, and 0.82 to 0.93 without, by the luck of the seed; on chest X-rays (26 % foreground)
+    no difference.
     """
 
     name: ClassVar[str] = "supervised"

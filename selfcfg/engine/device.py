@@ -31,6 +31,9 @@ PACKAGES = (
 )
 """The packages whose version can change a result."""
 
+SAFE_EDGE = 4
+"""The narrowest feature map, in voxels, on which a processor's bfloat16 gradients are trusted."""
+
 
 def choose_device(name: str | None = None) -> torch.device:
     """The device called `name`, such as "cpu" or "cuda:1"; without a name the best one there is.
@@ -52,7 +55,7 @@ def choose_device(name: str | None = None) -> torch.device:
 def resolve_precision(device: torch.device, wanted: str = "auto") -> Precision:
     """The precision to compute in: `wanted`, or for "auto" bfloat16 where the device has arithmetic for it.
 
-    Source: measured: benchmarks/network_layout.py (bfloat16 is 2.3 times as fast on a processor with AVX-512 BF16).
+    Source: measured: benchmarks/network_layout.py (bfloat16 is twice as fast on a processor with AVX-512 BF16).
 
     Raises:
         UsageError: no such precision.
@@ -64,16 +67,30 @@ def resolve_precision(device: torch.device, wanted: str = "auto") -> Precision:
     return "bfloat16" if _computes_bfloat16(device) else "float32"
 
 
-def training_precision(device: torch.device, wanted: str = "auto") -> Precision:
-    """The precision to train in: as `resolve_precision`, but "auto" is float32 on a processor.
+def training_precision(device: torch.device, wanted: str, narrowest: int) -> Precision:
+    """The precision to train in: as `resolve_precision`, but float32 on a processor where maps get very narrow.
 
-    Source: our choice: PyTorch 2.13 leaves garbage in bfloat16 weight gradients of small feature maps on a processor;
-    measured: benchmarks/bfloat16_gradients.py.
+    Args:
+        device: to train on.
+        wanted: "auto", "float32" or "bfloat16".
+        narrowest: smallest edge of a feature map along an axis that a kernel extends over, `Topology.narrowest`.
+
+    Source: measured: benchmarks/bfloat16_gradients.py (PyTorch 2.13 computes bfloat16 weight gradients wrongly on a
+    processor, and writes into foreign memory, where such an edge is 1 or 2; the limit of 4 keeps a distance).
 
     Raises:
-        UsageError: no such precision.
+        UsageError: no such precision, or bfloat16 where it computes wrongly.
     """
-    return "float32" if device.type == "cpu" and wanted == "auto" else resolve_precision(device, wanted)
+    precision = resolve_precision(device, wanted)
+    if device.type != "cpu" or precision == "float32" or narrowest >= SAFE_EDGE:
+        return precision
+    if wanted == "auto":
+        return "float32"
+    raise UsageError(
+        "train with precision=bfloat16",
+        f"feature maps narrow down to {narrowest} voxels, and PyTorch's gradients are wrong there on a processor",
+        f"use precision=float32 or auto, or a patch that keeps {SAFE_EDGE} voxels",
+    )
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

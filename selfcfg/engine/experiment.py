@@ -10,7 +10,7 @@ from typing import Any
 from selfcfg import registry
 from selfcfg.engine import pipeline
 from selfcfg.engine.batches import Batches, Source
-from selfcfg.engine.device import choose_device, machine_facts, package_versions, training_precision
+from selfcfg.engine.device import choose_device, machine_facts, package_versions
 from selfcfg.engine.evaluate import Evaluation, evaluate
 from selfcfg.engine.loop import fit
 from selfcfg.engine.opening import open_run
@@ -90,6 +90,10 @@ class Experiment:
         name = experiment_name(self.request.trainer, self.plan_name, self.configuration_name, self.request.name)
         return self.project.results / name
 
+    def trainer(self) -> Trainer[Any]:
+        """A new trainer, for one fold."""
+        return self.trainer_type(self.settings, self.plan, self.configuration)
+
     def run(self, fold: int) -> RunFolder:
         """The folder of one fold."""
         return RunFolder(self.folder / f"fold_{fold}")
@@ -121,7 +125,7 @@ class Experiment:
             train=train,
             validation=split.val,
             versions=package_versions(),
-            machine={**machine_facts(device), "precision": training_precision(device, self.settings.precision)},
+            machine={**machine_facts(device), "precision": self.trainer().precision(device)},
         )
 
 
@@ -171,18 +175,15 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
         say(f"{run.path.name} is finished already")
     else:
         device = choose_device(experiment.request.device)
-        settings, configuration = experiment.settings, experiment.configuration
         sources = {
             stream: Source(experiment.store.folder, record.train, record.validation, need)
             for stream, need in experiment.trainer_type.needs.items()
         }
         experiment.plan.write(run.plan)
         experiment.facts.write(experiment.folder / "fingerprint.json")
-        trainer = experiment.trainer_type(settings, experiment.plan, configuration)
-        batches = Batches(sources, settings, configuration, experiment.plan, device, record.seed)
-        fit(
-            trainer, run, record, batches, device=device, resume=experiment.request.resume, init=experiment.request.init
-        )
+        batches = Batches(sources, experiment.settings, experiment.configuration, experiment.plan, device, record.seed)
+        request = experiment.request
+        fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=request.init)
     return FoldResult(run, validate(experiment, run, record.validation))
 
 

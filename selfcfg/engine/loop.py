@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from selfcfg.engine.checkpoint import TakeOver, fill, load_state, save_state, save_weights, take_over
-from selfcfg.engine.device import place, training_precision
+from selfcfg.engine.device import Precision, place
 from selfcfg.engine.journal import Epoch, Journal, read_log
 from selfcfg.engine.opening import open_run
 from selfcfg.engine.optimisation import Optimisation, learning_rate, seed_globals
@@ -135,7 +135,7 @@ class _Training:
     ) -> None:
         self.trainer, self.run, self.record, self.batches, self.device = trainer, run, record, batches, device
         self.settings: Settings = trainer.settings
-        self.fabric = _fabric(device, training_precision(device, self.settings.precision))
+        self.fabric = _fabric(device, trainer.precision(device))
         seed_globals(record.seed, "build", 0)
         self.parts: Parts = place(trainer.build(), device)
         self.optimisation = Optimisation(self.settings, self.parts)
@@ -328,7 +328,7 @@ class _Training:
             raise Stopped(asked, found, again) from error
 
 
-def _fabric(device: torch.device, precision: str) -> Fabric:
+def _fabric(device: torch.device, precision: Precision) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     devices = 1 if device.index is None else [device.index]
     torch.backends.cudnn.benchmark = device.type == "cuda"

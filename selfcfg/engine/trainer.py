@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from selfcfg.engine.augment import REFERENCE, Augmentation
+from selfcfg.engine.device import Precision, training_precision
 from selfcfg.errors import SelfcfgError
 from selfcfg.plan import Configuration, Plan
 from selfcfg.records import Record
@@ -41,7 +42,7 @@ class Settings(Record):
     executor: Literal["torch", "batchgenerators"] = Field("torch", description="what applies the drawn augmentation")
     workers: int = Field(1, ge=0, description="processes that load patches; 0: the training process itself")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 on accelerators that have it; float32 in training on a processor"
+        "auto", description="auto: bfloat16 where the device computes in it, and rightly for this network"
     )
     ema: float | None = Field(None, gt=0, lt=1, description="decay of a moving average of the weights; none: off")
     patience: int | None = Field(
@@ -118,6 +119,15 @@ class Trainer(ABC, Generic[S]):
         self.settings = settings
         self.plan = plan
         self.configuration = configuration
+
+    def precision(self, device: torch.device) -> Precision:
+        """The precision it trains in on a device.
+
+        Raises:
+            UsageError: the setting asks for one that computes wrongly there.
+        """
+        narrowest = self.configuration.topology.narrowest(self.configuration.patch_size)
+        return training_precision(device, self.settings.precision, narrowest)
 
     @abstractmethod
     def build(self) -> Parts:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from selfcfg.engine.device import (
+    SAFE_EDGE,
     autocast,
     choose_device,
     machine_facts,
@@ -35,10 +36,17 @@ def test_precision() -> None:
     assert resolve_precision(CPU, "float32") == "float32"
     assert resolve_precision(CPU, "bfloat16") == "bfloat16"
     assert resolve_precision(CPU, "auto") in ("float32", "bfloat16")
-    assert training_precision(CPU, "auto") == "float32"
-    assert training_precision(CPU, "bfloat16") == "bfloat16"
     with pytest.raises(UsageError, match="precision 'float16'"):
         resolve_precision(CPU, "float16")
+
+
+def test_processors_train_narrow_maps_in_float32_because_their_bfloat16_gradients_are_wrong() -> None:
+    assert training_precision(CPU, "auto", SAFE_EDGE) == resolve_precision(CPU, "auto")
+    assert training_precision(CPU, "auto", SAFE_EDGE - 1) == "float32"
+    assert training_precision(CPU, "bfloat16", SAFE_EDGE) == "bfloat16"
+    assert training_precision(CPU, "float32", 1) == "float32"
+    with pytest.raises(UsageError, match=r"narrow down to 2 voxels.*use precision=float32"):
+        training_precision(CPU, "bfloat16", 2)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
