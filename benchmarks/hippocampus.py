@@ -20,12 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from selfcfg.engine.device import choose_device, machine_facts, package_versions
+from recording import append, read
+
 from selfcfg.engine.evaluate import evaluate
 from selfcfg.labels import LabelSchema
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "hippocampus.jsonl"
+RESULTS = "hippocampus.jsonl"
 SPLIT = HERE / "hippocampus_split.json"
 LABELS = LabelSchema(labels={"background": 0, "anterior": 1, "posterior": 2})
 EPOCHS, ITERATIONS, VALIDATION, BATCH = 24, 25, 5, 2
@@ -153,31 +154,18 @@ def time_both(raw: Path, peer: Peer, work: Path) -> None:
             "selfcfg": train_ours(raw, work, 0, 3, f"timing{stamp}")["seconds_per_epoch"],
             "nnunetv2": peer.train(3, f"timing{stamp}")["seconds_per_epoch"],
         }
-        append({"system": "timing", "run": turn, **result, "ratio": result["nnunetv2"] / result["selfcfg"]})
+        append(RESULTS, {"system": "timing", "run": turn, **result, "ratio": result["nnunetv2"] / result["selfcfg"]})
 
 
 def record(system: str, run: int, job: Any) -> None:
     """Does a job once and appends its result."""
-    if not any(row["system"] == system and row["run"] == run for row in read()):
-        append({"system": system, "run": run, **job()})
-
-
-def append(row: dict[str, Any]) -> None:
-    """Adds one line with versions and machine to the results."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    facts = {"versions": package_versions(), "machine": machine_facts(choose_device("cpu"))}
-    with RESULTS.open("a") as stream:
-        stream.write(json.dumps({**row, **facts}) + "\n")
-
-
-def read() -> list[dict[str, Any]]:
-    """The results so far."""
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
+    if not any(row["system"] == system and row["run"] == run for row in read(RESULTS)):
+        append(RESULTS, {"system": system, "run": run, **job()})
 
 
 def summarise() -> None:
     """Prints means and ratios."""
-    rows = read()
+    rows = read(RESULTS)
     for system in ("selfcfg", "nnunetv2"):
         dice = [row["dice"] for row in rows if row["system"] == system]
         if dice:

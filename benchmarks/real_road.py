@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selfcfg.cli import main as selfcfg
-from selfcfg.engine.device import choose_device, machine_facts, package_versions
+from recording import append, read
 
-RESULTS = Path(__file__).resolve().parent / "results" / "real_road.jsonl"
+from selfcfg.cli import main as selfcfg
+
+RESULTS = "real_road.jsonl"
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", default=",".join(TASKS))
     options = parser.parse_args()
-    done = {json.loads(line)["task"] for line in RESULTS.read_text().splitlines()} if RESULTS.is_file() else set()
+    done = {row["task"] for row in read(RESULTS)}
     for name in options.only.split(","):
         if name not in done:
-            append({"task": name, **run(TASKS[name], options.data, options.work)})
+            append(RESULTS, {"task": name, **run(TASKS[name], options.data, options.work)})
 
 
 def run(task: Task, data: Path, work: Path) -> dict[str, Any]:
@@ -140,15 +141,6 @@ def call(command: list[str]) -> None:
     """One command line; anything but success ends the benchmark."""
     if code := selfcfg(command):
         raise SystemExit(f"selfcfg {' '.join(command)} ended with {code}")
-
-
-def append(row: dict[str, Any]) -> None:
-    """Adds one line with versions and machine to the results."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    facts = {"versions": package_versions(), "machine": machine_facts(choose_device("cpu"))}
-    with RESULTS.open("a") as stream:
-        stream.write(json.dumps({**row, **facts}) + "\n")
-    print(json.dumps(row))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, TypeVar, cast
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from selfcfg.errors import UsageError
+from selfcfg.topology import Topology
 
 Precision = Literal["float32", "bfloat16"]
 Module = TypeVar("Module", bound=nn.Module)
@@ -31,8 +32,8 @@ PACKAGES = (
 )
 """The packages whose version can change a result."""
 
-SAFE_EDGE = 4
-"""The narrowest feature map, in voxels, on which a processor's bfloat16 gradients are trusted."""
+SAFE_EDGE = {2: 2, 3: 3}
+"""The narrowest feature map of 2D and 3D networks, in voxels, whose bfloat16 gradients are right on a processor."""
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -67,29 +68,31 @@ def resolve_precision(device: torch.device, wanted: str = "auto") -> Precision:
     return "bfloat16" if _computes_bfloat16(device) else "float32"
 
 
-def training_precision(device: torch.device, wanted: str, narrowest: int) -> Precision:
+def training_precision(device: torch.device, wanted: str, topology: Topology, patch_size: Sequence[int]) -> Precision:
     """The precision to train in: as `resolve_precision`, but float32 on a processor where maps get very narrow.
 
     Args:
         device: to train on.
         wanted: "auto", "float32" or "bfloat16".
-        narrowest: smallest edge of a feature map along an axis that a kernel extends over, `Topology.narrowest`.
+        topology: the network.
+        patch_size: voxels along each of its axes.
 
     Source: measured: benchmarks/bfloat16_gradients.py (PyTorch 2.13 computes bfloat16 weight gradients wrongly on a
-    processor, and writes into foreign memory, where such an edge is 1 or 2; the limit of 4 keeps a distance).
+    processor, and writes into foreign memory, where a kernel extends over one voxel, or in 3D over two).
 
     Raises:
         UsageError: no such precision, or bfloat16 where it computes wrongly.
     """
     precision = resolve_precision(device, wanted)
-    if device.type != "cpu" or precision == "float32" or narrowest >= SAFE_EDGE:
+    narrowest, safe = topology.narrowest(patch_size), SAFE_EDGE[topology.dimensions]
+    if device.type != "cpu" or precision == "float32" or narrowest >= safe:
         return precision
     if wanted == "auto":
         return "float32"
     raise UsageError(
         "train with precision=bfloat16",
         f"feature maps narrow down to {narrowest} voxels, and PyTorch's gradients are wrong there on a processor",
-        f"use precision=float32 or auto, or a patch that keeps {SAFE_EDGE} voxels",
+        f"use precision=float32 or auto, or a patch that keeps {safe} voxels",
     )
 
 

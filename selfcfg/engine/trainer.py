@@ -126,8 +126,8 @@ class Trainer(ABC, Generic[S]):
         Raises:
             UsageError: the setting asks for one that computes wrongly there.
         """
-        narrowest = self.configuration.topology.narrowest(self.configuration.patch_size)
-        return training_precision(device, self.settings.precision, narrowest)
+        configuration = self.configuration
+        return training_precision(device, self.settings.precision, configuration.topology, configuration.patch_size)
 
     @abstractmethod
     def build(self) -> Parts:

@@ -40,13 +40,17 @@ def test_precision() -> None:
         resolve_precision(CPU, "float16")
 
 
-def test_processors_train_narrow_maps_in_float32_because_their_bfloat16_gradients_are_wrong() -> None:
-    assert training_precision(CPU, "auto", SAFE_EDGE) == resolve_precision(CPU, "auto")
-    assert training_precision(CPU, "auto", SAFE_EDGE - 1) == "float32"
-    assert training_precision(CPU, "bfloat16", SAFE_EDGE) == "bfloat16"
-    assert training_precision(CPU, "float32", 1) == "float32"
-    with pytest.raises(UsageError, match=r"narrow down to 2 voxels.*use precision=float32"):
-        training_precision(CPU, "bfloat16", 2)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_processors_train_narrow_maps_in_float32_because_their_bfloat16_gradients_are_wrong(dimensions: int) -> None:
+    topology = small_plan(dimensions).configurations["small"].topology
+    safe = tuple(step * SAFE_EDGE[dimensions] for step in topology.divisors)
+    narrow = (topology.divisors[0], *safe[1:])
+    assert training_precision(CPU, "auto", topology, safe) == resolve_precision(CPU, "auto")
+    assert training_precision(CPU, "auto", topology, narrow) == "float32"
+    assert training_precision(CPU, "bfloat16", topology, safe) == "bfloat16"
+    assert training_precision(CPU, "float32", topology, narrow) == "float32"
+    with pytest.raises(UsageError, match=r"narrow down to 1 voxels.*use precision=float32"):
+        training_precision(CPU, "bfloat16", topology, narrow)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
