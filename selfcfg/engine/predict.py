@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from filelock import BaseFileLock, FileLock
 
 from selfcfg.dataset import FILE_ENDINGS, Case
 from selfcfg.engine.export import Probabilities
@@ -225,8 +227,9 @@ class _Job:
         return self.output / f"{case}.npz"
 
     def _note(self, case: str, entry: LedgerEntry) -> None:
-        self.entries[case] = entry
-        Ledger(cases=self.entries).write(self.output / LEDGER)
+        with _alone(self.output / LEDGER):
+            self.entries = {**_entries(self.output / LEDGER), case: entry}
+            Ledger(cases=self.entries).write(self.output / LEDGER)
 
 
 def write_probabilities(path: Path, probabilities: Probabilities) -> None:
@@ -259,9 +262,20 @@ def _open_ledger(output: Path) -> dict[str, LedgerEntry]:
     except OSError as error:
         raise SelfcfgError(f"output folder {output}", str(error), "choose another folder") from error
     file = output / LEDGER
-    ledger = Ledger.read(file) if file.is_file() else Ledger()
-    ledger.write(file)
-    return dict(ledger.cases)
+    with _alone(file):
+        entries = _entries(file)
+        Ledger(cases=entries).write(file)
+    return entries
+
+
+def _entries(file: Path) -> dict[str, LedgerEntry]:
+    return Ledger.read(file).cases if file.is_file() else {}
+
+
+def _alone(file: Path) -> BaseFileLock:
+    """Keeps the user's other processes on this machine from changing the ledger; no file of it is in the folder."""
+    name = hash_json([str(Path.home()), str(file.resolve())])
+    return FileLock(Path(tempfile.gettempdir()) / f"selfcfg-{name}.lock")
 
 
 def _ahead(

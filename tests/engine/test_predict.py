@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -333,6 +334,19 @@ def test_a_run_that_was_killed_while_writing_is_continued(tmp_path: Path) -> Non
     ledger["cases"]["a"]["output"] = ""
     write_json(out / "predictions.json", ledger)
     assert run(model, images, out).done == ("a",)
+
+
+def test_two_runs_share_an_output_folder(tmp_path: Path) -> None:
+    images, out = save_images(tmp_path / "images", a=0, b=1), tmp_path / "out"
+    cases = find_inputs(images, plan(3))
+    first, second = (threshold_model(plan(3)) for _ in range(2))
+
+    def predict(model: Model, case: str) -> Outcome:
+        return predict_cases(model, {case: cases[case]}, out)
+
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(predict, [first, second] * 8, ["a", "b"] * 8))
+    assert run(first, images, out).skipped == ("a", "b")
 
 
 def test_files_of_others_are_kept(tmp_path: Path) -> None:
