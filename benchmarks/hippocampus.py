@@ -4,7 +4,7 @@
 
 DIR is the folder with ``images`` and ``labels`` of the 200 cases, PYTHON the interpreter of an environment that holds
 nnunetv2 2.8.1. Each finished job is appended to ``benchmarks/results/hippocampus.jsonl`` and not done again. With
-``--timing`` both sides train two epochs in turn, three times, and only seconds per epoch are recorded.
+``--timing`` both sides train three epochs in turn, three times, and only seconds per epoch are recorded.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def train_ours(raw: Path, work: Path, seed: int, epochs: int, name: str) -> dict
         "batch_size": BATCH,
     }
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    ours(work, "train", 4, "--fold", 0, "--seed", seed, "--name", name, *sets)
+    ours(work, "train", 4, "--fold", 0, "--seed", seed, "--name", name, "--resume", *sets)
     run = work / "results" / raw.name / f"supervised__standard__3d_fullres__{name}" / "fold_0"
     seconds = [json.loads(line)["seconds"] for line in (run / "log.jsonl").read_text().splitlines()]
     return {**score(raw, run / "validation"), "seconds_per_epoch": statistics.median(seconds)}
@@ -147,7 +147,7 @@ def score(raw: Path, predictions: Path) -> dict[str, Any]:
 
 
 def time_both(raw: Path, peer: Peer, work: Path) -> None:
-    """Two epochs of each side in turn, three times; the second epoch of each counts."""
+    """Three epochs of each side in turn, three times; the median epoch of each counts."""
     for turn in range(3):
         stamp = int(time.time())
         result = {

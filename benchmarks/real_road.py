@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ RESULTS = "real_road.jsonl"
 
 @dataclass(frozen=True)
 class Task:
-    """One dataset: where its images and labels are, what they mean, and how long to train."""
+    """One dataset: where its images and labels are, what they mean, how long to train, and on how many cases."""
 
     number: int
     images: str
@@ -35,6 +36,7 @@ class Task:
     configuration: str
     settings: dict[str, Any]
     options: list[str] = field(default_factory=list)
+    cases: int | None = None
 
 
 NESTED = {
@@ -76,6 +78,7 @@ TASKS = {
         "CT",
         "3d_fullres",
         {**SHORT, "patch_size": "64,32,64"},
+        cases=10,
     ),
     "scribbles": Task(
         24,
@@ -114,7 +117,12 @@ def run(task: Task, data: Path, work: Path) -> dict[str, Any]:
     if not dataset.is_dir():
         names = work / f"labels_{task.number}.json"
         names.write_text(json.dumps(task.names))
-        command = ["convert", "folder", "--images", str(data / task.images), "--labels", str(data / task.labels)]
+        images, labels = data / task.images, data / task.labels
+        if task.cases is not None:
+            images, labels = (
+                first_files(folder, task.cases, work / f"source_{task.number}") for folder in (images, labels)
+            )
+        command = ["convert", "folder", "--images", str(images), "--labels", str(labels)]
         command += ["--id", str(task.number), "--name", "Real", "--channels", task.channels]
         call([*command, "--labels-json", str(names), *task.options, *workspace])
     call(["check", str(task.number), *workspace])
@@ -135,6 +143,15 @@ def run(task: Task, data: Path, work: Path) -> dict[str, Any]:
         "training_seconds": sum(epoch["seconds"] for epoch in log),
         "training_and_validation_seconds": seconds,
     }
+
+
+def first_files(folder: Path, count: int, destination: Path) -> Path:
+    """A copy of a folder's first files by name."""
+    copy = destination / folder.name
+    copy.mkdir(parents=True)
+    for file in sorted(folder.iterdir())[:count]:
+        shutil.copyfile(file, copy / file.name)
+    return copy
 
 
 def call(command: list[str]) -> None:

@@ -11,12 +11,9 @@ from pydantic import ConfigDict, Field, model_validator
 
 from selfcfg.errors import DataError, nearest
 from selfcfg.files import read_json
+from selfcfg.image_files import FILE_ENDINGS
 from selfcfg.labels import LabelSchema
 from selfcfg.records import Record
-
-RASTER_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
-VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-FILE_ENDINGS = VOLUME_ENDINGS + RASTER_ENDINGS
 
 INFORMATION_KEYS = frozenset(
     [
@@ -134,11 +131,6 @@ class DatasetDescription(Record):
         """Suffix of labels and predictions: that of the images, or .png where images are JPEG, which changes values."""
         return ".png" if self.file_ending in (".jpg", ".jpeg") else self.file_ending
 
-    @property
-    def is_raster(self) -> bool:
-        """Whether images are 2D pictures (PNG, TIFF, ...), one file holding all colour channels."""
-        return self.file_ending in RASTER_ENDINGS
-
 
 class Case(Record):
     """One case: its id, an image file a channel (one file for a colour picture), its label and its subject."""
@@ -199,7 +191,7 @@ class Dataset(Record):
 
 def find_cases(root: Path, description: DatasetDescription) -> tuple[Case, ...]:
     """The training cases of a dataset folder, sorted by id: those listed in dataset.json, else those in imagesTr."""
-    cases = _listed(root, description) if description.dataset else _found(root, description)
+    cases = _named_cases(root, description) if description.dataset else _found(root, description)
     return tuple(sorted(cases, key=lambda case: case.id))
 
 
@@ -228,7 +220,7 @@ def _found(root: Path, description: DatasetDescription) -> list[Case]:
     return cases
 
 
-def _listed(root: Path, description: DatasetDescription) -> list[Case]:
+def _named_cases(root: Path, description: DatasetDescription) -> list[Case]:
     def place(name: str) -> Path:
         return root / os.path.expandvars(name)
 

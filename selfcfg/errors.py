@@ -22,7 +22,8 @@ class SelfcfgError(Exception):
     exit_code = 1
 
     def __init__(self, asked: str, found: str, remedy: str = "") -> None:
-        super().__init__(f"{asked}: {found}" + (f"; {remedy}" if remedy else ""))
+        before = "" if found.endswith("\n") else "; "
+        super().__init__(f"{asked}: {found}" + (f"{before}{remedy}" if remedy else ""))
         self.asked, self.found, self.remedy = asked, found, remedy
 
     def __reduce__(self) -> tuple[type[SelfcfgError], tuple[str, str, str]]:
@@ -57,12 +58,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A hint naming the closest known name and all of them, for the end of an error message."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
-    listed = ", ".join(names) or "none"
-    return f"did you mean '{close[0]}'? (known: {listed})" if close else f"known: {listed}"
+    known_ones = ", ".join(names) or "none"
+    return f"did you mean '{close[0]}'? (known: {known_ones})" if close else f"known: {known_ones}"
 
 
-def listed(names: Iterable[str], shown: int = 5, separator: str = ", ") -> str:
+def listed(names: Iterable[object], shown: int = 5, separator: str = ", ") -> str:
     """The first few names, and how many more there are."""
-    everything = list(names)
+    everything = [str(name) for name in names]
     more = f" and {len(everything) - shown} more" if len(everything) > shown else ""
     return separator.join(everything[:shown]) + more

@@ -1,11 +1,13 @@
-"""Files that are either whole or not there: atomic writing, JSON, and content hashes."""
+"""Files and folders that are either whole or not there: atomic writing, JSON, and content hashes."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,10 +39,36 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise SelfcfgError(f"write {path}", str(error), "free some space or choose another destination") from error
+        raise refused(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` that becomes it when the block ends well, and vanishes when it does not.
+
+    Raises:
+        SelfcfgError: the folder cannot be made, or the disk refused the bytes.
+    """
+    temporary = path.with_name(f"{_mark(os.getpid())}{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        temporary.mkdir(parents=True)
+        _remove_abandoned(path)
+        yield temporary
+        temporary.rename(path)
+    except OSError as error:
+        raise refused(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refused(path: Path, error: OSError) -> SelfcfgError:
+    """What to tell a user when the system refused to write `path`."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space or choose another place" if is_full else "choose another place"
+    return SelfcfgError(f"write {path}", error.strerror or str(error), remedy)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -106,4 +134,4 @@ def _remove_abandoned(path: Path) -> None:
             process = file.name.removeprefix(start).partition("-")[0]
             if process.isdigit() and not psutil.pid_exists(int(process)):
                 with suppress(OSError):
-                    file.unlink()
+                    shutil.rmtree(file) if file.is_dir() else file.unlink()

@@ -45,13 +45,6 @@ class Geometry(Record):
         return code
 
     @property
-    def left_right_axis(self) -> int | None:
-        """The array axis (0 = z) closest to left-right, or None for a 2D image whose axes are not anatomical."""
-        if self.dimensions == 2:
-            return None
-        return next(axis for axis, letter in enumerate(self.orientation) if letter in "LR")
-
-    @property
     def voxel_volume(self) -> float:
         """Volume of one voxel in mm3; area of one pixel in mm2 for a 2D image."""
         sides = self.spacing[1:] if self.dimensions == 2 else self.spacing

@@ -84,6 +84,12 @@ class LabelSchema(Record):
         return tuple(value for value in self.values if value not in (0, self.ignore))
 
     @property
+    def value_names(self) -> dict[int, str]:
+        """The name of each foreground value: its class, or the smallest region that holds it."""
+        by_size = sorted(self.targets.items(), key=lambda target: len(target[1]))
+        return {value: next(name for name, values in by_size if value in values) for value in self.foreground_values}
+
+    @property
     def n_outputs(self) -> int:
         """Channels of the segmentation head: one a region, or one a label with background."""
         return len(self.targets) if self.has_regions else len(self.foreground_values) + 1

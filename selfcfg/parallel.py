@@ -146,13 +146,22 @@ class _Pool:
         except (EOFError, OSError):
             process.join()
             connection.close()
-            return WorkerDied(
-                f"{self.doing} case '{name}'", _cause_of_death(process.exitcode), _remedy(process.exitcode)
-            )
+            return WorkerDied(f"{self.doing} case '{name}'", how_it_ended(process.exitcode), _remedy(process.exitcode))
         self.idle.append((process, connection))
         if good or isinstance(answer, SelfcfgError):
             return answer  # type: ignore[no-any-return]
         raise RuntimeError(f"{self.doing} case '{name}' failed in a worker:\n{answer}")
+
+
+def how_it_ended(exitcode: int | None) -> str:
+    """How a worker process ended, in words; None: it is not known."""
+    if exitcode is None:
+        return "a worker process ended"
+    if exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        free = psutil.virtual_memory().available / 2**30
+        return f"a worker process was ended by {name} ({free:.1f} GB of memory free now)"
+    return f"a worker process ended with exit code {exitcode}"
 
 
 def _work(function: Callable[[Item], Result], connection: Connection) -> None:
@@ -182,14 +191,6 @@ def _one_thread() -> None:
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-
-
-def _cause_of_death(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        free = psutil.virtual_memory().available / 2**30
-        return f"its worker process was ended by {name} ({free:.1f} GB of memory free now)"
-    return f"its worker process ended with exit code {exitcode}"
 
 
 def _remedy(exitcode: int | None) -> str:

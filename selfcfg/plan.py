@@ -72,13 +72,25 @@ class Configuration(Record):
             for stride in self.topology.strides:
                 factor *= stride[axis]
             if size < 1 or size % factor:
-                raise ValueError(f"patch_size along axis {axis} must be a multiple of {factor}, found {size}")
+                near = max(size // factor, 1) * factor
+                raise ValueError(
+                    f"patch_size along {'zyx'[axis - axes]} must be a multiple of {factor}, such as {near} or "
+                    f"{near + factor}, found {size}"
+                )
         return self
 
     @property
     def dimensions(self) -> int:
         """2 or 3."""
         return self.topology.dimensions
+
+    def target_spacing(self, spacing: Vector) -> Vector:
+        """The (z, y, x) spacing in mm a case of `spacing` is resampled to, both in the plan's axis order.
+
+        A 2D configuration keeps the case's own distance of slices.
+        """
+        z, y, x = self.spacing if self.dimensions == 3 else (spacing[0], *self.spacing)
+        return z, y, x
 
     def resized(self, *, batch_size: int | None, patch_size: Sequence[int] | None) -> Configuration:
         """The configuration with another batch or patch size; None keeps the planned one.
@@ -88,7 +100,7 @@ class Configuration(Record):
         """
         changes = {"batch_size": batch_size, "patch_size": patch_size}
         given = {name: value for name, value in changes.items() if value is not None}
-        return Configuration.parse({**self.model_dump(), **given}, "batch_size or patch_size") if given else self
+        return Configuration.parse({**self.model_dump(), **given}, "the network") if given else self
 
 
 class Plan(Record):

@@ -9,6 +9,7 @@ from pathlib import Path
 from selfcfg.dataset import Dataset
 from selfcfg.errors import UsageError, nearest
 from selfcfg.plan import Plan
+from selfcfg.runs import fold_folders
 from selfcfg.workspace import Workspace
 
 
@@ -88,3 +89,19 @@ class Project:
     def store_folder(self, plan: Plan, configuration: str) -> Path:
         """Where the preprocessed cases of a configuration lie; the name carries the hash of what made them."""
         return self.preprocessed / f"{configuration}-{plan.preprocessing_hash(configuration)}"
+
+
+def experiments_of(target: str, workspace: Workspace) -> list[Path]:
+    """The experiment folders that a run folder, or a dataset, names.
+
+    Raises:
+        UsageError: neither a folder of runs nor a dataset with any.
+    """
+    path = Path(target)
+    if path.is_dir() and not (path / "dataset.json").is_file():
+        return [fold_folders(path)[0].path.parent]
+    results = Project.of(workspace, target).results
+    found = sorted({file.parent.parent for file in results.glob("*/fold_*/run.json")})
+    if not found:
+        raise UsageError(f"experiments of '{target}'", f"none in {results}", f"run: selfcfg plan-and-train {target}")
+    return found

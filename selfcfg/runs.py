@@ -9,6 +9,9 @@ from typing import Any
 from selfcfg.errors import DataError, UsageError
 from selfcfg.records import Record
 
+INCIDENTAL = frozenset({"workers", "tensorboard"})
+"""Settings that change no weight: a run may be continued with others."""
+
 
 class RunRecord(Record):
     """What made a run: enough to repeat it, and to refuse a run that would be another one.
@@ -22,7 +25,8 @@ class RunRecord(Record):
         settings: the trainer's typed settings as JSON.
         label_fraction: share of the training subjects whose labels were used.
         seed: of every random number.
-        init: what the weights were taken from, or None.
+        init: where the weights it started from lay, or None.
+        init_hash: of the bytes of these weights; empty without.
         plan_hash: content hash of the plan.
         data_hash: hash over the sources of the training cases.
         train: ids of the training cases.
@@ -41,6 +45,7 @@ class RunRecord(Record):
     label_fraction: float
     seed: int
     init: str | None
+    init_hash: str = ""
     plan_hash: str
     data_hash: str
     train: tuple[str, ...]
@@ -50,8 +55,10 @@ class RunRecord(Record):
     status: str = "running"
 
     def identity(self) -> dict[str, Any]:
-        """What two runs must share to be the same run; versions, machine and status are left out."""
-        return self.model_dump(mode="json", exclude={"versions", "machine", "status"})
+        """What two runs must share to be the same run: neither versions, machine and status, nor where files lie."""
+        everything = self.model_dump(mode="json", exclude={"versions", "machine", "status", "init"})
+        settings = {name: value for name, value in self.settings.items() if name not in INCIDENTAL}
+        return {**everything, "settings": settings}
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def fold_folders(path: Path) -> list[RunFolder]:
         )
     if (path / "run.json").is_file():
         return [RunFolder(path)]
-    folds = [RunFolder(folder) for folder in sorted(path.glob("fold_*")) if (folder / "run.json").is_file()]
+    folds = [RunFolder(folder) for folder in path.glob("fold_*") if (folder / "run.json").is_file()]
     if not folds:
         raise DataError(f"run {path}", "no run.json in it or in a fold_* folder", "train first, or give another folder")
-    return folds
+    return sorted(folds, key=lambda fold: (len(fold.path.name), fold.path.name))

@@ -37,6 +37,10 @@ class ContractBroken(AssertionError):
     """A trainer does not do what the contract of trainers promises."""
 
 
+class BatchBroken(Exception):
+    """An interruption in the place of a batch."""
+
+
 def small_plan(dimensions: int = 3, labels: LabelSchema = LABELS, n_channels: int = 1) -> Plan:
     """A plan with one configuration "small": a network of three stages on patches of 16 voxels a side, batch 2."""
     topology = Topology(
@@ -104,7 +108,7 @@ class MemoryBatches:
         plan: channels and label values.
         validation_iterations: batches of a validation.
         seed: of what they hold.
-        broken: number of a training batch in whose place a `RuntimeError` is raised, or None.
+        broken: number of a training batch in whose place `BatchBroken` is raised, or None.
         is_closed: whether `close` was called.
     """
 
@@ -120,7 +124,7 @@ class MemoryBatches:
         """The batches `first` to `last` - 1."""
         for number in range(first, last):
             if number == self.broken:
-                raise RuntimeError(f"batch {number} is broken, as asked for")
+                raise BatchBroken(f"batch {number}, as asked for")
             yield self._streams("training", number)
 
     def validation(self, epoch: int) -> Iterator[dict[str, Batch]]:
@@ -217,8 +221,11 @@ def _check_resume(trainer: Trainer[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         undisturbed = _fitted(trainer, RunFolder(Path(folder) / "undisturbed"))
         disturbed = RunFolder(Path(folder) / "disturbed")
-        with suppress(RuntimeError):
-            _fitted(trainer, disturbed, broken=3)
+        # in the middle of the second epoch, after the first checkpoint
+        broken = (trainer.settings.iterations_per_epoch + 1) * trainer.settings.accumulate
+        with suppress(BatchBroken):
+            _fitted(trainer, disturbed, broken=broken)
+        _require(disturbed.last.is_file(), "it left no checkpoint when it was interrupted")
         continued = _fitted(trainer, disturbed)
     _require(set(undisturbed) == set(continued), "an interrupted training ends with other parts")
     for name, tensor in undisturbed.items():

@@ -9,6 +9,8 @@ from pathlib import Path
 from selfcfg.errors import UsageError, nearest
 from selfcfg.records import Record
 
+SET_WORKSPACE = "another workspace is named by --workspace or SELFCFG_WORKSPACE"
+
 
 class Workspace(Record):
     """The three folders of one user's work."""
@@ -55,7 +57,7 @@ class Workspace(Record):
             UsageError: nothing by that name.
         """
         if (path := Path(dataset)).is_dir():
-            return path.absolute()
+            return Path(os.path.abspath(path))  # noqa: PTH100 - "..", but no link, is replaced: its name is the dataset's
         known = self.datasets()
         if dataset.isdigit() and int(dataset) in known:
             return known[int(dataset)]
@@ -63,7 +65,8 @@ class Workspace(Record):
         if dataset in by_name:
             return by_name[dataset]
         names = [*by_name, *(str(number) for number in known)]
-        raise UsageError(f"dataset '{dataset}'", f"not found in {self.raw} and not a folder", nearest(dataset, names))
+        remedy = nearest(dataset, names) if names else SET_WORKSPACE
+        raise UsageError(f"dataset '{dataset}'", f"not found in {self.raw} and not a folder", remedy)
 
     def new_dataset_folder(self, number: int, name: str) -> Path:
         """The raw folder for a new dataset.

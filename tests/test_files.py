@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selfcfg.files import replacing, write_text
+from selfcfg.files import new_folder, replacing, write_text
 
 KILLED = """
 import os, pathlib
@@ -44,3 +44,16 @@ def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
         write_text(tmp_path / "a.txt", "second")
         assert temporary.exists()
     assert (tmp_path / "a.txt").read_text() == "first"
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "a") as folder:
+        (folder / "file").write_text("half")
+        _ = 1 / 0
+    assert not list(tmp_path.iterdir())
+    killed = KILLED.replace("replacing", "new_folder").replace("temporary.write", "(temporary / 'file').write")
+    subprocess.run([sys.executable, "-c", killed], cwd=tmp_path, check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with new_folder(tmp_path / "a.txt") as folder:
+        (folder / "file").write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

@@ -12,6 +12,8 @@ from selfcfg import __version__
 from selfcfg.cli import data, inference, inspection, training
 from selfcfg.errors import SelfcfgError
 
+STOPPED = 75
+TRAINING = ("train", "plan-and-train", "run")
 _WrongUse: Any = typer.BadParameter.__mro__[1]  # UsageError of the click that typer brings or uses
 
 app = typer.Typer(
@@ -54,9 +56,12 @@ def run(arguments: list[str]) -> int:
         return stop.exit_code
     except _WrongUse as error:
         usage = error.ctx.get_usage() + "\n" if error.ctx else ""
-        return _failed(error.format_message() or "nothing was asked", 2, arguments, usage)
+        message = error.format_message() or "nothing was asked"
+        if type(error).__name__ == "NoSuchOption" and arguments[0] in TRAINING:
+            message += " Settings of the trainer are given as --set KEY=VALUE, see: selfcfg list trainers"
+        return _failed(message, 2, arguments, usage)
     except (KeyboardInterrupt, typer.Abort):
-        return _failed("interrupted; the same command continues", 75, arguments)
+        return _failed("interrupted; the same command goes on (train: with --resume)", STOPPED, arguments)
     return code if isinstance(code, int) else 0
 
 
@@ -65,7 +70,7 @@ def _failed(message: str, code: int, arguments: list[str], usage: str = "") -> i
         import traceback  # noqa: PLC0415
 
         traceback.print_exc()
-    sys.stderr.write(f"{usage}error: {message}\n")
+    sys.stderr.write(f"{usage}{'stopped' if code == STOPPED else 'error'}: {message}\n")
     if "--json" in arguments:
         sys.stdout.write(json.dumps({"error": message, "exit_code": code}) + "\n")
     return code

@@ -20,15 +20,15 @@ from selfcfg.cli.options import (
     SpacingOption,
     Speaker,
     WorkspaceOption,
-    listed,
     open_project,
     spacing_of,
+    split_values,
 )
 from selfcfg.errors import UsageError
 from selfcfg.workspace import Workspace
 
 IdOption = Annotated[int, typer.Option("--id", help="number of the new dataset, 1 to 999")]
-NewNameOption = Annotated[str, typer.Option("--name", help="name of the new dataset, letters and digits")]
+NewNameOption = Annotated[str, typer.Option("--name", help="name of the new dataset: letters, digits, '-' and '_'")]
 
 convert = typer.Typer(
     help="Brings a dataset into the standard folder format.", no_args_is_help=True, rich_markup_mode=None
@@ -80,16 +80,19 @@ def convert_folder(
     from selfcfg.convert.folder import FolderRequest  # noqa: PLC0415
     from selfcfg.convert.folder import convert_folder as convert_dataset  # noqa: PLC0415
 
+    speaker = Speaker(as_json)
     request = FolderRequest(
         images=tuple(images),
         labels=labels,
-        channels=tuple(listed(channels)),
+        channels=tuple(split_values(channels)),
         labels_json=labels_json,
         threshold=threshold,
         subject_pattern=subject_pattern,
     )
     dataset = convert_dataset(request, Workspace.at(workspace).new_dataset_folder(number, name))
-    _converted(Speaker(as_json), dataset.root, len(dataset.cases))
+    if labels_json is None:
+        speaker.say(f"classes: {', '.join(dataset.labels.targets)} (to name them: --labels-json)")
+    _converted(speaker, dataset.root, len(dataset.cases))
 
 
 def _converted(speaker: Speaker, root: Path, n_cases: int) -> None:
@@ -102,7 +105,7 @@ def check(
     fix: Annotated[
         bool, typer.Option("--fix", help="record fixes of tiny geometry drift in fixes.json; no image is changed")
     ] = False,
-    jobs: JobsOption = None,
+    jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -110,14 +113,13 @@ def check(
     """Looks for everything in a dataset that would make training go wrong; exit code 1 where something does."""
     from selfcfg.engine.check import check as find  # noqa: PLC0415
     from selfcfg.engine.check import write_fixes  # noqa: PLC0415
-    from selfcfg.parallel import default_jobs  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     root = Workspace.at(workspace).dataset_folder(dataset)
-    findings = find(root, jobs or default_jobs())
+    findings = find(root, jobs)
     if fix and (fixed := write_fixes(root, findings)):
         speaker.say(f"recorded {len(fixed)} fixes in {root / 'fixes.json'}")
-        findings = find(root, jobs or default_jobs())
+        findings = find(root, jobs)
     for finding in findings:
         speaker.say(str(finding))
     errors = sum(finding.severity == "error" for finding in findings)
@@ -131,18 +133,17 @@ def check(
 
 def fingerprint(
     dataset: DatasetArgument,
-    jobs: JobsOption = None,
+    jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Measures a dataset: spacings, shapes, intensities, class volumes; only new or changed cases are read."""
     from selfcfg.engine import pipeline  # noqa: PLC0415
-    from selfcfg.parallel import default_jobs  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     project = open_project(dataset, workspace)
-    facts = pipeline.fingerprint(project, jobs or default_jobs())
+    facts = pipeline.fingerprint(project, jobs)
     speaker.say(f"measured {facts.n_cases} cases of {project.name}: {project.fingerprint_file}")
     speaker.done({"fingerprint": str(project.fingerprint_file)}, f"selfcfg plan {project.name} --explain")
 
@@ -162,7 +163,7 @@ def plan(
     ] = None,
     dataset_json: Annotated[Path | None, typer.Option(help="dataset.json that belongs to --fingerprint")] = None,
     out: Annotated[Path | None, typer.Option(help="where to write the plan made from --fingerprint")] = None,
-    jobs: JobsOption = None,
+    jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -182,14 +183,13 @@ def plan(
         file = out
     else:
         from selfcfg.engine import pipeline  # noqa: PLC0415
-        from selfcfg.parallel import default_jobs  # noqa: PLC0415
 
         if dataset is None:
             raise UsageError(
                 "plan", "no dataset was named", "give a DATASET, or --fingerprint with --dataset-json and --out"
             )
         project = open_project(dataset, workspace)
-        facts = pipeline.fingerprint(project, jobs or default_jobs())
+        facts = pipeline.fingerprint(project, jobs)
         file, made = pipeline.make_plan(project, facts, planner, memory, target)
     if explain:
         from selfcfg.report.plan_page import plan_page  # noqa: PLC0415
@@ -201,7 +201,8 @@ def plan(
             f"{name}: patch {patch}, batch {configuration.batch_size}, {configuration.topology.n_stages} stages"
         )
     speaker.say(f"written to {file}")
-    next_command = f"selfcfg preprocess {made.dataset}" if fingerprint_file is None else ""
+    chosen = "" if memory is None else f" --planner {file.stem}"
+    next_command = f"selfcfg preprocess {made.dataset}{chosen}" if fingerprint_file is None else ""
     speaker.done({"plan": str(file), "configurations": list(made.configurations)}, next_command)
 
 
@@ -209,20 +210,19 @@ def preprocess(
     dataset: DatasetArgument,
     configuration: ConfigurationOption = None,
     planner: PlanOption = None,
-    jobs: JobsOption = None,
+    jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Crops, normalises and resamples the cases of a dataset; only new or changed cases are done."""
     from selfcfg.engine import pipeline  # noqa: PLC0415
-    from selfcfg.parallel import default_jobs  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     project = open_project(dataset, workspace)
     _, chosen = project.plan(planner)
     name = configuration or chosen.default_configuration
     chosen.configuration(name)
-    store = pipeline.store(project, chosen, name, jobs or default_jobs())
+    store = pipeline.store(project, chosen, name, jobs)
     speaker.say(f"{len(store.cases())} cases of {project.name} are ready for {name}: {store.folder}")
     speaker.done({"store": str(store.folder), "configuration": name}, f"selfcfg train {project.name} -c {name}")

@@ -7,13 +7,29 @@ from typing import Annotated, Literal
 
 import typer
 
-from selfcfg.cli.options import DebugOption, DeviceOption, FoldOption, JobsOption, JsonOption, Speaker, folds_of
+from selfcfg.cli.options import (
+    DebugOption,
+    DeviceOption,
+    FoldOption,
+    JobsOption,
+    JsonOption,
+    Speaker,
+    WorkspaceOption,
+    folds_of,
+)
 from selfcfg.dataset import DatasetDescription
+from selfcfg.errors import UsageError, listed
+from selfcfg.project import experiments_of
+from selfcfg.workspace import Workspace
 
 
 def predict(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_MODEL", help="an experiment folder or one of its fold_* folders")
+        str,
+        typer.Argument(
+            metavar="RUN_OR_DATASET",
+            help="experiment folder, fold_* folder, or dataset with one experiment",
+        ),
     ],
     inputs: Annotated[
         list[Path], typer.Option("-i", "--input", help="an image, one image per channel (repeat), or a folder")
@@ -34,12 +50,14 @@ def predict(
         bool, typer.Option("--save-probabilities", help="write the class probabilities beside each label map")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="predict finished cases again, and write over files made otherwise")
+        bool,
+        typer.Option("--overwrite", help="predict every case again, and write over files made otherwise"),
     ] = False,
     weights: Annotated[
         Literal["final", "best"], typer.Option(help="weights of the last or of the best epoch")
     ] = "final",
     device: DeviceOption = None,
+    workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -47,14 +65,18 @@ def predict(
     from selfcfg.engine.predict import PredictOptions, find_inputs, load_model, predict_cases  # noqa: PLC0415
 
     speaker = Speaker(as_json)
-    model = load_model(run, folds=folds_of(fold, []) or None, device=device, precision=precision, weights=weights)
+    model = load_model(
+        _run_of(run, Workspace.at(workspace)),
+        folds=folds_of(fold, []) or None,
+        device=device,
+        precision=precision,
+        weights=weights,
+    )
     cases = find_inputs(inputs[0] if len(inputs) == 1 else inputs, model.plan)
     options = PredictOptions(
         mirroring=not no_mirroring, step=step, probabilities=save_probabilities, overwrite=overwrite
     )
     outcome = predict_cases(model, cases, output, options)
-    for warning in outcome.warnings:
-        speaker.say(f"warning: {warning}")
     for failure in outcome.failed:
         speaker.say(f"failed: {failure.case}: {failure.reason}")
     speaker.say(
@@ -63,6 +85,19 @@ def predict(
     speaker.done({"predictions": str(output), **outcome.model_dump(mode="json")})
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def _run_of(target: str, workspace: Workspace) -> Path:
+    """The run folder that is meant: a folder itself, or the only experiment of a dataset."""
+    if (path := Path(target)).exists() or len(path.parts) > 1:
+        return path
+    found = experiments_of(target, workspace)
+    if len(found) > 1:
+        names = listed(found, shown=20, separator="\n  ")
+        raise UsageError(
+            f"predict with '{target}'", f"it has several experiments:\n  {names}\n", "give the folder of one"
+        )
+    return found[0]
 
 
 def evaluate(
@@ -77,19 +112,16 @@ def evaluate(
         Literal["exclude", "score"],
         typer.Option(help="a class absent from both masks: leave the case out, or score it as perfect"),
     ] = "exclude",
-    jobs: JobsOption = None,
+    jobs: JobsOption = 0,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Scores predictions against references: Dice, IoU, volume error, HD95, NSD per case, class and region."""
     from selfcfg.engine.evaluate import evaluate as score  # noqa: PLC0415
-    from selfcfg.parallel import default_jobs  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     labels = DatasetDescription.read(dataset_json).schema_of_labels
-    scores = score(
-        references, predictions, labels, nsd_tolerance=nsd_tolerance, empty=empty, jobs=jobs or default_jobs()
-    )
+    scores = score(references, predictions, labels, nsd_tolerance=nsd_tolerance, empty=empty, jobs=jobs)
     folder = out or predictions
     scores.write(folder)
     speaker.say(scores.table())

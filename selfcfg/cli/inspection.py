@@ -9,7 +9,7 @@ import typer
 
 from selfcfg.cli.options import DebugOption, JsonOption, Speaker, WorkspaceOption
 from selfcfg.records import Record
-from selfcfg.workspace import Workspace
+from selfcfg.workspace import SET_WORKSPACE, Workspace
 
 
 def demo(
@@ -40,6 +40,8 @@ def list_things(
         ]
         for entry in entries:
             speaker.say(f"{entry['id']:3d}  {entry['name']}")
+        if not entries:
+            speaker.say(f"no datasets in {Workspace.at(workspace).raw}; {SET_WORKSPACE}")
     else:
         entries = _registered(speaker, what)
     speaker.done({what: entries})
@@ -79,26 +81,40 @@ def report(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Writes report.md with scores and pictures for finished experiments."""
-    from selfcfg.engine.experiment import experiments_of  # noqa: PLC0415
+    """Writes report.md with scores and pictures for every experiment that has scores."""
+    from selfcfg.engine.validation import is_scored  # noqa: PLC0415
+    from selfcfg.project import experiments_of  # noqa: PLC0415
     from selfcfg.report.report import report_experiment  # noqa: PLC0415
 
-    speaker = Speaker(as_json)
-    reports = [
-        report_experiment(folder, Workspace.at(workspace)) for folder in experiments_of(target, Workspace.at(workspace))
-    ]
-    for file in reports:
-        speaker.say(f"report: {file}")
-    speaker.done({"report": str(reports[0])})
+    speaker, place = Speaker(as_json), Workspace.at(workspace)
+    folders = experiments_of(target, place)
+    reports = []
+    for folder in folders:
+        if len(folders) > 1 and not is_scored(folder):
+            speaker.say(f"left out: {folder.name}, which has no scores yet")
+            continue
+        reports.append(report_experiment(folder, place))
+        speaker.say(f"report: {reports[-1]}")
+    speaker.done({"reports": [str(file) for file in reports]})
 
 
 def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:
-    """Says what this machine has: versions, device, precision, cores and memory."""
+    """Says what this machine has: versions, device, precision, cores, memory and disk."""
+    import psutil  # noqa: PLC0415
+
     from selfcfg.engine.device import choose_device, machine_facts, package_versions, resolve_precision  # noqa: PLC0415
+    from selfcfg.parallel import default_jobs  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     device = choose_device(None)
-    facts = {**machine_facts(device), "precision": resolve_precision(device, "auto")}
+    memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(Path.cwd()))
+    facts = {
+        **machine_facts(device),
+        "precision": resolve_precision(device, "auto"),
+        "cores": default_jobs(),
+        "memory": f"{memory.total / 2**30:.1f} GB, {memory.available / 2**30:.1f} GB free",
+        "disk": f"{disk.free / 2**30:.1f} GB free in {Path.cwd()}",
+    }
     versions = package_versions()
     for key, value in {**versions, **facts}.items():
         speaker.say(f"{key:32s} {value}")

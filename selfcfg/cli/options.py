@@ -23,7 +23,17 @@ WorkspaceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="end with one JSON object on the last line of stdout")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
-JobsOption = Annotated[int | None, typer.Option(min=1, help="processes at most; default: one a core")]
+
+
+def _processes(given: int) -> int:
+    from selfcfg.parallel import default_jobs  # noqa: PLC0415
+
+    return given or default_jobs()
+
+
+JobsOption = Annotated[
+    int, typer.Option(min=0, callback=_processes, show_default=False, help="processes at most; 0: one a core")
+]
 ConfigurationOption = Annotated[
     str | None, typer.Option("-c", "--configuration", help="default: 3d_fullres where planned, else 2d")
 ]
@@ -33,7 +43,9 @@ MemoryOption = Annotated[
     float | None, typer.Option(min=1, help="accelerator memory to plan for, in GB; default: the planner's")
 ]
 SpacingOption = Annotated[str | None, typer.Option(help="target spacing z,y,x in mm instead of the planner's rule")]
-FoldOption = Annotated[list[str] | None, typer.Option(help="folds, repeated or with commas; all: every fold")]
+FoldOption = Annotated[
+    list[str] | None, typer.Option(help="folds, repeated or with commas, or all; default: 0 for train, else all")
+]
 TrainerOption = Annotated[str, typer.Option(help="training strategy, see: selfcfg list trainers")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting of the trainer; repeat for several")
@@ -72,7 +84,7 @@ def open_project(dataset: str, workspace: Path | None) -> Project:
     return Project.of(Workspace.at(workspace), dataset)
 
 
-def listed(values: Iterable[str] | None) -> list[str]:
+def split_values(values: Iterable[str] | None) -> list[str]:
     """Values given by repetition, commas, or both."""
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
 
@@ -83,7 +95,7 @@ def folds_of(values: list[str] | None, default: list[int]) -> list[int] | None:
     Raises:
         UsageError: neither a number nor "all".
     """
-    names = listed(values)
+    names = split_values(values)
     if "all" in names:
         return None
     if bad := [name for name in names if not name.isdigit()]:

@@ -52,7 +52,7 @@ def train(
     name: NameOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue an unfinished run where it stopped")] = False,
     device: DeviceOption = None,
-    jobs: JobsOption = None,
+    jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -87,7 +87,7 @@ def plan_and_train(
     seed: SeedOption = 0,
     name: NameOption = None,
     device: DeviceOption = None,
-    jobs: JobsOption = None,
+    jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -95,14 +95,12 @@ def plan_and_train(
     """Checks, measures, plans, preprocesses and trains folds 0 to 4; the same command continues where it stopped."""
     from selfcfg.engine import pipeline  # noqa: PLC0415
     from selfcfg.engine.experiment import TrainRequest  # noqa: PLC0415
-    from selfcfg.parallel import default_jobs  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     project = open_project(dataset, workspace)
-    processes = jobs or default_jobs()
-    warnings = pipeline.checked(project, processes)
+    warnings = pipeline.checked(project, jobs)
     speaker.say(f"{project.name}: {len(project.dataset.cases)} cases, {len(warnings)} warnings")
-    facts = pipeline.fingerprint(project, processes)
+    facts = pipeline.fingerprint(project, jobs)
     file = project.plan_file(planner, memory)
     if file.is_file():
         speaker.say(f"plan: {file} as it is (to make it again: selfcfg plan {project.name})")
@@ -123,20 +121,20 @@ def plan_and_train(
 
 
 def _train_and_tell(
-    speaker: Speaker, project: Project, request: TrainRequest, folds: list[int] | None, jobs: int | None
+    speaker: Speaker, project: Project, request: TrainRequest, folds: list[int] | None, jobs: int
 ) -> None:
-    from selfcfg.engine.experiment import cross_validated, open_experiment, train_fold  # noqa: PLC0415
-    from selfcfg.parallel import default_jobs  # noqa: PLC0415
+    from selfcfg.engine.experiment import open_experiment, train_fold  # noqa: PLC0415
+    from selfcfg.engine.validation import cross_validated  # noqa: PLC0415
     from selfcfg.report.report import write_report  # noqa: PLC0415
 
-    experiment = open_experiment(project, request, jobs or default_jobs())
+    experiment = open_experiment(project, request, folds, jobs=jobs)
     results: list[FoldResult] = []
-    for fold in folds if folds is not None else range(len(experiment.splits)):
+    for fold in experiment.folds:
         results.append(train_fold(experiment, fold))
         speaker.say(f"fold {fold}: {results[-1].run.path}\n{results[-1].evaluation.table()}")
-    scores = cross_validated(experiment, results)
-    if len(results) > 1:
-        speaker.say(f"{len(results)} folds together:\n{scores.table()}")
+    scores = cross_validated(experiment.folder)
+    if scores.n_cases > results[-1].evaluation.n_cases:
+        speaker.say(f"all finished folds together:\n{scores.table()}")
     report = write_report(experiment.folder, scores, project.dataset, experiment.plan)
     speaker.say(f"report: {report}")
     _done(speaker, experiment, results, scores.foreground_mean["dice"], report)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from selfcfg.dataset import RASTER_ENDINGS
 from selfcfg.errors import DataError, SelfcfgError, UsageError, listed
+from selfcfg.files import new_folder, refused
+from selfcfg.image_files import RASTER_ENDINGS
 from selfcfg.io.images import ending_of, read_image, read_label, write_image, write_label
 from selfcfg.parallel import default_jobs, run_cases
 from selfcfg.progress import progress
@@ -81,23 +81,16 @@ class Writing:
 
 @contextmanager
 def building(destination: Path) -> Iterator[Path]:
-    """A new folder beside `destination` that takes its place when the block ends well, and vanishes when it does not.
+    """A new folder that becomes `destination` when the block ends well, and vanishes when it does not.
 
     Raises:
         UsageError: there is something at `destination` already.
         SelfcfgError: the folder cannot be made, or the disk refused the bytes.
     """
     if destination.exists():
-        raise UsageError(f"convert to {destination}", "it exists already", "choose another id or remove that folder")
-    temporary = destination.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{destination.name}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(destination)
-    except OSError as error:
-        raise SelfcfgError(f"write {destination}", str(error), "free some space or choose another place") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise UsageError(f"make dataset {destination}", "it exists already", "choose another or remove that folder")
+    with new_folder(destination) as folder:
+        yield folder
 
 
 def every_case(
@@ -153,8 +146,8 @@ def survey_case(item: tuple[SourceCase, float | None]) -> CaseSurvey:
         values = {int(value): int(count) for value, count in zip(found, counts, strict=True)}
         label_copied = threshold is None and _is_plain_label(case.label, label)
     if len(set(shapes.values())) > 1:
-        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise DataError("compare its files", f"they differ in shape (z, y, x): {listed}", "export them from one grid")
+        every = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise DataError("compare its files", f"they differ in shape (z, y, x): {every}", "export them from one grid")
     return CaseSurvey(tuple(n_channels), tuple(copied), label_copied, values, stack)
 
 
@@ -207,14 +200,13 @@ def copy(source: Path, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-    except OSError as error:
-        raise SelfcfgError(f"write {target}", str(error), "free some space or choose another place") from error
-    if target.name.lower().endswith(_TIFF):
-        from selfcfg.io.tiff import sidecar  # noqa: PLC0415 - only TIFF files need tifffile
+        if target.name.lower().endswith(_TIFF):
+            from selfcfg.io.tiff import sidecar  # noqa: PLC0415 - only TIFF files need tifffile
 
-        if beside := sidecar(source):
-            with suppress(FileExistsError):
-                shutil.copyfile(beside, target.with_name(target.name[: -len(target.suffix)] + ".json"))
+            if beside := sidecar(source):
+                shutil.copyfile(beside, target.with_suffix(".json"))
+    except OSError as error:
+        raise refused(target, error) from error
 
 
 def mapped(label: np.ndarray[Any, Any], label_map: Mapping[int, int]) -> np.ndarray[Any, Any]:

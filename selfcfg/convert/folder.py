@@ -19,9 +19,10 @@ from selfcfg.convert.building import (
 from selfcfg.convert.description import describe, refuse_undeclared
 from selfcfg.convert.label_plan import Declared, LabelPlan, plan_declared, plan_found, plan_mask, read_declared
 from selfcfg.convert.pairing import Pairs, pair
-from selfcfg.dataset import RASTER_ENDINGS, Dataset, Provenance
+from selfcfg.dataset import Dataset, Provenance
 from selfcfg.errors import DataError, UsageError, listed
 from selfcfg.files import write_json
+from selfcfg.image_files import RASTER_ENDINGS
 from selfcfg.progress import say
 from selfcfg.records import Record
 

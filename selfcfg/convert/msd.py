@@ -9,9 +9,10 @@ from typing import Any
 from selfcfg.convert.building import SourceCase, Writing, building, common_ending, every_case, survey_case, write_case
 from selfcfg.convert.description import describe, refuse_undeclared
 from selfcfg.convert.label_plan import parse_declared, plan_declared
-from selfcfg.dataset import FILE_ENDINGS, Dataset, Provenance
+from selfcfg.dataset import Dataset, Provenance
 from selfcfg.errors import DataError, UsageError, listed
 from selfcfg.files import read_json, write_json
+from selfcfg.image_files import ending_in, stem_in
 from selfcfg.progress import say
 
 
@@ -34,7 +35,7 @@ def convert_msd(source: Path, destination: Path) -> Dataset:
             "give the folder of one task, such as Task04_Hippocampus",
         )
     content = read_json(source / "dataset.json")
-    training, test = _listed(source, content)
+    training, test = _cases_of(source, content)
     _tell_unlisted(source, training)
     file = f"{source / 'dataset.json'}"
     plan = plan_declared(parse_declared(content.get("labels"), file))
@@ -59,7 +60,7 @@ def convert_msd(source: Path, destination: Path) -> Dataset:
     return Dataset.open(destination)
 
 
-def _listed(source: Path, content: Any) -> tuple[list[SourceCase], list[SourceCase]]:
+def _cases_of(source: Path, content: Any) -> tuple[list[SourceCase], list[SourceCase]]:
     """The training and test cases that dataset.json lists."""
     file = source / "dataset.json"
     if not isinstance(content, dict) or not isinstance(content.get("training"), list) or not content["training"]:
@@ -106,9 +107,7 @@ def _tell_unlisted(source: Path, training: list[SourceCase]) -> None:
     folder = source / "imagesTr"
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     unlisted = [
-        path.name
-        for path in files
-        if path.name.lower().endswith(FILE_ENDINGS) and not _is_hidden(path.name) and path.resolve() not in used
+        path.name for path in files if ending_in(path.name) and not _is_hidden(path.name) and path.resolve() not in used
     ]
     if unlisted:
         say(f"left out {len(unlisted)} images that dataset.json does not list: {listed(unlisted)}")
@@ -138,6 +137,4 @@ def _is_hidden(name: str) -> bool:
 
 
 def _stem(name: str) -> str:
-    base = Path(name).name
-    ending = next((ending for ending in FILE_ENDINGS if base.lower().endswith(ending)), "")
-    return base[: len(base) - len(ending)]
+    return stem_in(Path(name).name)

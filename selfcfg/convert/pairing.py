@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfcfg.convert.building import SourceCase
-from selfcfg.dataset import FILE_ENDINGS
 from selfcfg.errors import DataError, UsageError, listed
+from selfcfg.image_files import image_files
 
 _SAID_OF_FILES = frozenset(
     [
@@ -79,31 +79,6 @@ def pair(folders: Sequence[Path], labels: Path) -> Pairs:
         tuple(case for case, found in sorted(matches.items()) if not found),
         tuple(path.name for path in by_label.values() if path not in used),
     )
-
-
-def image_files(folder: Path) -> dict[str, Path]:
-    """The image files of a folder by their name without suffix; hidden files and other kinds are left out.
-
-    Raises:
-        UsageError: there is no such folder, or no image in it.
-        DataError: two files differ only in their suffix.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"read {folder}", "there is no such folder", "check the path")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        ending = next((ending for ending in FILE_ENDINGS if path.name.lower().endswith(ending)), None)
-        if ending is None or path.name.startswith(".") or not path.is_file():
-            continue
-        stem = path.name[: -len(ending)]
-        if stem in found:
-            raise DataError(
-                f"case '{stem}'", f"both {found[stem].name} and {path.name} are in {folder}", "keep one of them"
-            )
-        found[stem] = path
-    if not found:
-        raise UsageError(f"read {folder}", f"no image in it ({', '.join(FILE_ENDINGS)})", "check the path")
-    return found
 
 
 def match(name: str, candidates: Mapping[str, Path]) -> list[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from selfcfg.convert.building import building
 from selfcfg.dataset import Dataset
 from selfcfg.errors import UsageError
 from selfcfg.files import write_json
@@ -70,10 +69,6 @@ def make_synthetic(
     Raises:
         UsageError: the folder exists already, or an argument cannot be used.
     """
-    if destination.exists():
-        raise UsageError(
-            f"make a synthetic dataset in {destination}", "it exists already", "choose another folder or remove it"
-        )
     if dimensions not in (2, 3) or (color and dimensions == 3):
         raise UsageError(
             "synthetic dataset", f"dimensions={dimensions}, color={color}", "choose 3, or 2 with or without color"
@@ -81,16 +76,12 @@ def make_synthetic(
     if n_cases < 1:
         raise UsageError("synthetic dataset", f"{n_cases} cases asked for", "ask for at least one")
     kind = _Kind(".png" if dimensions == 2 else ".nii.gz", dimensions, color, mean_shape)
-    building = destination.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{destination.name}")
-    try:
+    with building(destination) as folder:
         for index in range(n_cases):
-            _write_case(building, f"case_{index:03d}", "Tr", _generator(seed, _CASE, index), kind)
+            _write_case(folder, f"case_{index:03d}", "Tr", _generator(seed, _CASE, index), kind)
         for index in range(n_test):
-            _write_case(building, f"test_{index:03d}", "Ts", _generator(seed, _TEST, index), kind)
-        write_json(building / "dataset.json", _description(kind, n_cases, seed))
-        building.rename(destination)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            _write_case(folder, f"test_{index:03d}", "Ts", _generator(seed, _TEST, index), kind)
+        write_json(folder / "dataset.json", _description(kind, n_cases, seed))
     return Dataset.open(destination)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple, TypeVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field
 from torch import Tensor
 
 from selfcfg.kernels.intensity import blur, contrast, gamma, low_resolution, low_resolution_shape
@@ -26,8 +26,18 @@ ANISOTROPIC_PATCH = 3.0
 ELONGATED_PICTURE = 1.5
 """2D patches with a larger ratio of sides than this are only turned a little."""
 
+
+def _rising(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError("the lower limit comes first")
+    return limits
+
+
 Probability = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[float, float]
+Angle = Annotated[float, Field(ge=0, le=math.pi)]
+Above0 = Annotated[float, Field(gt=0)]
+Range = Annotated[tuple[Above0, Above0], AfterValidator(_rising)]
+From0 = Annotated[float, Field(ge=0)]
 Drawn = TypeVar("Drawn")
 
 
@@ -41,14 +51,16 @@ class Augmentation(Record):
     Source: nnU-Net v2.8.1, get_training_transforms.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     rotation_p: Probability = 0.2
-    rotation_3d: float = math.radians(30)
-    rotation_2d: float = math.radians(180)
-    rotation_elongated: float = math.radians(15)
+    rotation_3d: Angle = math.radians(30)
+    rotation_2d: Angle = math.radians(180)
+    rotation_elongated: Angle = math.radians(15)
     scale_p: Probability = 0.2
     scale: Range = (0.7, 1.4)
     noise_p: Probability = 0.1
-    noise: Range = (0.0, 0.1)
+    noise: Annotated[tuple[From0, From0], AfterValidator(_rising)] = (0.0, 0.1)
     blur_p: Probability = 0.2
     blur_p_channel: Probability = 0.5
     blur: Range = (0.5, 1.0)

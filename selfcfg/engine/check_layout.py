@@ -6,10 +6,11 @@ import difflib
 import os
 from pathlib import Path
 
-from selfcfg.dataset import FILE_ENDINGS, Case, DatasetDescription, channel_files
+from selfcfg.dataset import Case, DatasetDescription, channel_files
 from selfcfg.engine.findings import Finding, Kind, Severity
 from selfcfg.engine.inspect_case import relative
 from selfcfg.errors import listed
+from selfcfg.image_files import ending_in
 
 _NORMALISED_BY_NAME = ("CT", "noNorm", "zscore", "rescale_to_0_1", "rgb_to_0_1")
 """Channel names that choose a normalisation; any other name means z-score."""
@@ -160,4 +161,4 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.name.lower().endswith(FILE_ENDINGS)
+    return ending_in(path.name) is not None

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from selfcfg.errors import DataError, UsageError
+from selfcfg.errors import DataError, UsageError, listed
 from selfcfg.files import replacing, write_bytes
 from selfcfg.progress import say
 from selfcfg.records import Record
@@ -105,7 +105,7 @@ def fill(parts: nn.ModuleDict, tensors: Mapping[str, Tensor], source: str) -> No
     if problems:
         raise DataError(
             f"load weights {source}",
-            _listed(problems),
+            listed(problems, _SHOWN, separator="; "),
             "use the weights of a network with the same plan, configuration, channels and labels",
         )
     _copy(parts.state_dict(), tensors)
@@ -194,10 +194,10 @@ def take_over(source: Path, parts: nn.ModuleDict) -> TakeOver:
     for part in parts:
         problems = _differences(tensors, _of_part(own, part), (part,))
         if problems:
-            skipped[part] = _listed(problems)
+            skipped[part] = listed(problems, _SHOWN, separator="; ")
     taken = tuple(part for part in parts if part not in skipped)
     if not taken or "encoder" in skipped:
-        reasons = skipped.get("encoder") or _listed(list(skipped.values()))
+        reasons = skipped.get("encoder") or listed(skipped.values(), _SHOWN, separator="; ")
         raise DataError(f"take over weights from {path}", f"nothing fits: {reasons}", "use a run of the same topology")
     for part in taken:
         _copy(_of_part(own, part), tensors)
@@ -230,11 +230,6 @@ def _differences(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], parts
     prefixes = tuple(f"{part}." for part in parts)
     left = [name for name in tensors if name.startswith(prefixes) and name not in own]
     return found + [f"{name} {tuple(tensors[name].shape)} is not in this network" for name in left]
-
-
-def _listed(problems: list[str]) -> str:
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return "; ".join(problems[:_SHOWN]) + more
 
 
 def _of_part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - slow to import
     from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     figure = Figure(figsize=_SIZE)
     FigureCanvasAgg(figure)
@@ -40,6 +41,9 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     times.set_ylim(bottom=0)
     times.grid(visible=False)
     rates.set_xlabel("epoch")
+    rates.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rates.legend(loc="upper right", bbox_to_anchor=(0.5, 1.0), fontsize="small")
+    times.legend(loc="upper left", bbox_to_anchor=(0.5, 1.0), fontsize="small")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=100)
 
@@ -52,7 +56,7 @@ def _plot(
 ) -> None:
     """One line a name, with a gap where an epoch has no value for it."""
     rows = [values(entry) for entry in entries]
-    epochs = [entry["epoch"] for entry in entries]
+    epochs = [entry["epoch"] + 1 for entry in entries]
     for name in dict.fromkeys(name for row in rows for name in row):
         numbers = [row.get(name) for row in rows]
         heights = [math.nan if number is None else number for number in numbers]

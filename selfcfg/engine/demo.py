@@ -8,8 +8,9 @@ from pathlib import Path
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.engine import pipeline
 from selfcfg.engine.evaluate import evaluate
-from selfcfg.engine.experiment import TrainRequest, cross_validated, open_experiment, train_fold
+from selfcfg.engine.experiment import TrainRequest, open_experiment, train_fold
 from selfcfg.engine.predict import PredictOptions, find_inputs, load_model, predict_cases
+from selfcfg.engine.validation import cross_validated
 from selfcfg.errors import SelfcfgError
 from selfcfg.parallel import default_jobs
 from selfcfg.project import Project
@@ -43,7 +44,7 @@ def run_demo(workspace: Workspace, say: Callable[[str], None]) -> tuple[float, P
     say(f"3. measure   {project.fingerprint_file}")
     file, plan = pipeline.make_plan(project, facts, "standard")
     say(f"4. plan      {file}")
-    experiment = open_experiment(project, TrainRequest(settings=SETTINGS, resume=True), jobs)
+    experiment = open_experiment(project, TrainRequest(settings=SETTINGS, resume=True), [0], jobs=jobs)
     say(f"5. prepare   {len(experiment.store.cases())} cases in {experiment.store.folder}")
     result = train_fold(experiment, 0)
     say(f"6. train     {result.run.path}")
@@ -56,5 +57,5 @@ def run_demo(workspace: Workspace, say: Callable[[str], None]) -> tuple[float, P
     scores = evaluate(root / "labelsTs", predictions, plan.labels, jobs=jobs)
     scores.write(predictions)
     say(f"8. evaluate  {predictions / 'summary.json'}\n{scores.table()}")
-    report = write_report(experiment.folder, cross_validated(experiment, [result]), project.dataset, plan)
+    report = write_report(experiment.folder, cross_validated(experiment.folder), project.dataset, plan)
     return scores.foreground_mean["dice"] or 0.0, report

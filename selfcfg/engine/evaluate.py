@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from selfcfg.dataset import FILE_ENDINGS
 from selfcfg.engine.scores import ClassScores, Empty, Labels, score_case
-from selfcfg.errors import DataError, SelfcfgError
+from selfcfg.errors import DataError, SelfcfgError, listed
 from selfcfg.files import write_text
 from selfcfg.fixes import Fixes
+from selfcfg.image_files import image_files
 from selfcfg.io import read_label
 from selfcfg.labels import LabelSchema
 from selfcfg.parallel import run_cases
 from selfcfg.progress import progress
 from selfcfg.records import Record
 
+Unit = Literal["px", "mm2", "ml"]
+UNITS: tuple[Unit, ...] = ("px", "mm2", "ml")
+"""Of volumes; one that is further on goes for all cases where they differ."""
+
 METRICS = ("dice", "iou", "hd95", "nsd", "volume_error", "volume_error_relative")
 """The metrics that are averaged; all of them are None for a class that a case leaves out."""
+
+_SHOWN = 10
 
 SMALL_BYTES = 16 << 20
 """Below this size of all files together, starting worker processes takes longer than the work."""
@@ -50,7 +56,7 @@ class Evaluation(Record):
         n_cases: number of cases.
         nsd_tolerance: mm.
         empty: how a class that is absent from both masks counts.
-        volume_unit: "ml", or "mm2" for 2D images.
+        volume_unit: "ml"; for 2D images "mm2", or "px" for pictures, whose pixels have no size.
         unmatched: predictions for which there is no reference; they were left out.
         cases: per-case scores, by case id.
     """
@@ -62,9 +68,14 @@ class Evaluation(Record):
     n_cases: int
     nsd_tolerance: float
     empty: Empty
-    volume_unit: Literal["ml", "mm2"]
+    volume_unit: Unit
     unmatched: tuple[str, ...] = ()
     cases: tuple[CaseScores, ...]
+
+    @property
+    def distance_unit(self) -> str:
+        """Of HD95 and the NSD's tolerance: "mm", or "px" for pictures."""
+        return "px" if self.volume_unit == "px" else "mm"
 
     def write(self, path: Path) -> None:
         """Writes summary.json (everything) and metrics.csv (one row a case and class) into folder `path`."""
@@ -79,7 +90,8 @@ class Evaluation(Record):
 
     def table(self) -> str:
         """The means as a plain text table: one row a class, and the foreground mean."""
-        metrics = ("Dice", "IoU", "HD95 mm", f"NSD {self.nsd_tolerance:g} mm", f"volume error {self.volume_unit}")
+        far, volume = self.distance_unit, self.volume_unit
+        metrics = ("Dice", "IoU", f"HD95 {far}", f"NSD {self.nsd_tolerance:g} {far}", f"volume error {volume}")
         heads = ("class", *metrics, "relative", "left out")
         rows = [(name, *_cells(means), str(self.n_excluded[name])) for name, means in self.mean.items()]
         rows.append(("mean", *_cells(self.foreground_mean), ""))
@@ -128,7 +140,7 @@ def evaluate(
     if sum(file.stat().st_size for pair in pairs for file in (pair.reference, pair.prediction)) < SMALL_BYTES:
         jobs = 1
     score = partial(_score_pair, labels=labels, nsd_tolerance=nsd_tolerance, empty=empty, fixes=fixes or Fixes())
-    found: list[tuple[CaseScores, bool]] = []
+    found: list[tuple[CaseScores, Unit]] = []
     failures: list[SelfcfgError] = []
     with progress("evaluate", len(pairs)) as step:
         for name, result in run_cases(score, {pair.case: pair for pair in pairs}, jobs=jobs, doing="evaluate"):
@@ -139,20 +151,31 @@ def evaluate(
             step(name)
     if failures:
         raise _together(failures, len(pairs))
-    cases = sorted((case for case, _ in found), key=lambda case: case.case)
-    unit: Literal["ml", "mm2"] = "mm2" if all(flat for _, flat in found) else "ml"
-    means = {name: _mean_scores(case.scores[name] for case in cases) for name in labels.targets}
+    unit: Unit = max((unit for _, unit in found), key=UNITS.index)
+    common = {"nsd_tolerance": nsd_tolerance, "empty": empty, "volume_unit": unit, "unmatched": unmatched}
+    return _averaged([case for case, _ in found], tuple(labels.targets), common)
+
+
+def combine(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """The scores of all cases of several evaluations of the same classes, such as the folds of a cross-validation."""
+    first = evaluations[0]
+    common = {name: getattr(first, name) for name in ("nsd_tolerance", "empty", "volume_unit")}
+    unmatched = tuple(case for part in evaluations for case in part.unmatched)
+    cases = [case for part in evaluations for case in part.cases]
+    return _averaged(cases, tuple(first.mean), {**common, "unmatched": unmatched})
+
+
+def _averaged(cases: Iterable[CaseScores], classes: Sequence[str], common: Mapping[str, Any]) -> Evaluation:
+    cases = sorted(cases, key=lambda case: case.case)
+    means = {name: _mean_scores(case.scores[name] for case in cases) for name in classes}
     return Evaluation(
         foreground_mean={metric: _mean(scores[metric] for scores in means.values()) for metric in METRICS},
         mean=means,
-        n_excluded={name: sum(case.scores[name].dice is None for case in cases) for name in labels.targets},
-        n_one_empty={name: sum(_one_empty(case.scores[name]) for case in cases) for name in labels.targets},
+        n_excluded={name: sum(case.scores[name].dice is None for case in cases) for name in classes},
+        n_one_empty={name: sum(_one_empty(case.scores[name]) for case in cases) for name in classes},
         n_cases=len(cases),
-        nsd_tolerance=nsd_tolerance,
-        empty=empty,
-        volume_unit=unit,
-        unmatched=unmatched,
         cases=tuple(cases),
+        **common,
     )
 
 
@@ -166,46 +189,22 @@ class _Pair:
 def _pairs(
     references: Path | Mapping[str, Path], predictions: Path | Mapping[str, Path]
 ) -> tuple[list[_Pair], tuple[str, ...]]:
-    wanted, given = _files(references, "references"), _files(predictions, "predictions")
+    wanted, given = (image_files(given) if isinstance(given, Path) else given for given in (references, predictions))
     if missing := sorted(set(wanted) - set(given)):
         where = f" in {predictions}" if isinstance(predictions, Path) else ""
         raise DataError(
             "evaluate",
-            f"{len(missing)} of {len(wanted)} cases have no prediction{where}: {_listed(missing)}",
+            f"{len(missing)} of {len(wanted)} cases have no prediction{where}: {listed(missing, _SHOWN)}",
             "predict them, or leave their references out",
         )
     pairs = [_Pair(case, file, given[case]) for case, file in sorted(wanted.items())]
     return pairs, tuple(sorted(set(given) - set(wanted)))
 
 
-def _files(source: Path | Mapping[str, Path], what: str) -> dict[str, Path]:
-    """Case id to file."""
-    if not isinstance(source, Path):
-        return dict(source)
-    if not source.is_dir():
-        raise DataError(f"{what} {source}", "there is no such folder", "give a folder of label maps")
-    found: dict[str, Path] = {}
-    for file in sorted(source.iterdir()):
-        suffix = next((end for end in FILE_ENDINGS if file.name.lower().endswith(end)), None)
-        if suffix is None or file.name.startswith(".") or not file.is_file():
-            continue
-        case = file.name[: -len(suffix)]
-        if case in found:
-            raise DataError(
-                f"{what} {source}", f"case '{case}' has two files: {found[case].name} and {file.name}", "keep one"
-            )
-        found[case] = file
-    if not found:
-        raise DataError(
-            f"{what} {source}", f"no label map ({', '.join(FILE_ENDINGS)}) in it", "give a folder of label maps"
-        )
-    return found
-
-
 def _score_pair(
     pair: _Pair, labels: LabelSchema, nsd_tolerance: float, empty: Empty, fixes: Fixes
-) -> tuple[CaseScores, bool]:
-    """The scores of one pair of files, and whether the images are 2D."""
+) -> tuple[CaseScores, Unit]:
+    """The scores of one pair of files, and the unit of volumes in them."""
     reference, stored = read_label(pair.reference)
     geometry = fixes.corrected(pair.case, None, stored)
     prediction, other = read_label(pair.prediction)
@@ -217,13 +216,15 @@ def _score_pair(
     _refuse_values(asked, prediction, (0, *labels.foreground_values), pair.prediction)
     scores = score_case(reference, prediction, geometry, labels, nsd_tolerance=nsd_tolerance, empty=empty)
     case = CaseScores(case=pair.case, reference=pair.reference, prediction=pair.prediction, scores=scores)
-    return case, geometry.dimensions == 2
+    if geometry.dimensions == 3:
+        return case, "ml"
+    return case, "px" if geometry.spacing[1:] == (1.0, 1.0) else "mm2"
 
 
 def _refuse_values(asked: str, values: Labels, allowed: tuple[int, ...], file: Path) -> None:
     if int(values.min()) < 0 or int(values.max()) > max(allowed):
         wrong = sorted(set(np.unique(values).tolist()) - set(allowed))
-        found = f"values {_listed(wrong)} are not allowed here (only {_listed(allowed)}), {file}"
+        found = f"values {listed(wrong, _SHOWN)} are not allowed here (only {listed(allowed, _SHOWN)}), {file}"
         raise DataError(asked, found, "give the dataset.json these files were made with, or mend the file")
 
 
@@ -232,8 +233,8 @@ def _one_empty(scores: ClassScores) -> bool:
 
 
 def _mean_scores(scores: Iterable[ClassScores]) -> dict[str, float | None]:
-    listed = list(scores)
-    return {metric: _mean(getattr(case, metric) for case in listed) for metric in METRICS}
+    known = list(scores)
+    return {metric: _mean(getattr(case, metric) for case in known) for metric in METRICS}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -244,7 +245,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def _cells(means: Mapping[str, float | None]) -> list[str]:
     formats = {"dice": "{:.4f}", "iou": "{:.4f}", "nsd": "{:.4f}", "hd95": "{:.2f}", "volume_error_relative": "{:.1%}"}
     return [
-        "-" if (value := means[metric]) is None else formats.get(metric, "{:.3g}").format(value) for metric in METRICS
+        "-" if (value := means[metric]) is None else formats.get(metric, "{:.2f}").format(value) for metric in METRICS
     ]
 
 
@@ -253,8 +254,3 @@ def _together(failures: list[SelfcfgError], total: int) -> SelfcfgError:
         return failures[0]
     lines = "".join(f"\n  {failure}" for failure in failures)
     return DataError("evaluate", f"{len(failures)} of {total} cases cannot be scored:{lines}")
-
-
-def _listed(items: Iterable[object], limit: int = 10) -> str:
-    names = [str(item) for item in items]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -5,31 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from selfcfg import registry
 from selfcfg.engine import pipeline
 from selfcfg.engine.batches import Batches, Source
+from selfcfg.engine.checkpoint import weights_of
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
-from selfcfg.engine.evaluate import Evaluation, evaluate
+from selfcfg.engine.evaluate import Evaluation
 from selfcfg.engine.loop import fit
-from selfcfg.engine.opening import open_run
-from selfcfg.engine.predict import load_model
-from selfcfg.engine.preprocess import Prepared
 from selfcfg.engine.store import Store
 from selfcfg.engine.trainer import Settings, Trainer
-from selfcfg.errors import DataError, UsageError
-from selfcfg.files import hash_json
+from selfcfg.engine.validation import predict_validation, score_validation
+from selfcfg.errors import DataError, UsageError, listed
+from selfcfg.files import hash_file, hash_json
 from selfcfg.fingerprint import Fingerprint
-from selfcfg.fixes import Fixes
-from selfcfg.io import write_label
 from selfcfg.plan import Configuration, Plan
-from selfcfg.progress import progress, say
 from selfcfg.project import Project
 from selfcfg.records import Record
-from selfcfg.runs import RunFolder, RunRecord, experiment_name, fold_folders
+from selfcfg.runs import RunFolder, RunRecord, experiment_name
 from selfcfg.splits import Split, label_subset
-from selfcfg.workspace import Workspace
 
 
 class TrainRequest(Record):
@@ -82,7 +77,9 @@ class Experiment:
     settings: Settings
     facts: Fingerprint
     splits: tuple[Split, ...]
+    folds: tuple[int, ...]
     store: Store
+    jobs: int
 
     @property
     def folder(self) -> Path:
@@ -99,13 +96,7 @@ class Experiment:
         return RunFolder(self.folder / f"fold_{fold}")
 
     def record(self, fold: int) -> RunRecord:
-        """What makes one fold's run.
-
-        Raises:
-            UsageError: there is no such fold.
-        """
-        if not 0 <= fold < len(self.splits):
-            raise UsageError(f"fold {fold}", f"{self.project.name} has {len(self.splits)} folds", "count from 0")
+        """What makes one fold's run."""
         split = self.splits[fold]
         subjects = {case.id: case.subject for case in self.project.dataset.cases}
         train = label_subset(split.train, subjects, self.request.label_fraction, self.request.seed)
@@ -120,6 +111,7 @@ class Experiment:
             label_fraction=self.request.label_fraction,
             seed=self.request.seed,
             init=str(self.request.init) if self.request.init else None,
+            init_hash=hash_file(weights_of(self.request.init)) if self.request.init else "",
             plan_hash=self.plan.content_hash(),
             data_hash=hash_json([self.store.open(case).info.source for case in train]),
             train=train,
@@ -129,11 +121,20 @@ class Experiment:
         )
 
 
-def open_experiment(project: Project, request: TrainRequest, jobs: int) -> Experiment:
+def open_experiment(
+    project: Project, request: TrainRequest, folds: Sequence[int] | None = None, *, jobs: int
+) -> Experiment:
     """The experiment that a request names, with fingerprint, splits and preprocessed cases brought up to date.
 
+    Args:
+        project: of the dataset.
+        request: what to train.
+        folds: those to train; None: all.
+        jobs: processes at most.
+
     Raises:
-        UsageError: the plan, configuration, trainer or a setting does not exist.
+        UsageError: the plan, configuration, trainer, device, a fold or a setting does not exist; said before any case
+            is preprocessed.
         DataError: cases cannot be read, or the splits leak.
     """
     plan_name, plan = project.plan(request.planner)
@@ -147,19 +148,27 @@ def open_experiment(project: Project, request: TrainRequest, jobs: int) -> Exper
         )
     trainer_type: type[Trainer[Any]] = registry.load("trainers", request.trainer)
     settings = parse_settings(trainer_type, request.settings)
+    configuration = with_settings(planned, settings)
+    trainer_type(settings, plan, configuration).precision(choose_device(request.device))
     facts = pipeline.known_fingerprint(project, jobs)
+    splits = pipeline.splits(project, facts)
+    folds = tuple(dict.fromkeys(range(len(splits)) if folds is None else folds))
+    if unknown := sorted(set(folds) - set(range(len(splits)))):
+        raise UsageError(f"fold {listed(unknown)}", f"{project.name} has {len(splits)} folds", "count from 0")
     return Experiment(
         project=project,
         request=request,
         plan_name=plan_name,
         plan=plan,
         configuration_name=configuration_name,
-        configuration=with_settings(planned, settings),
+        configuration=configuration,
         trainer_type=trainer_type,
         settings=settings,
         facts=facts,
-        splits=pipeline.splits(project, facts),
+        splits=splits,
+        folds=folds,
         store=pipeline.store(project, plan, configuration_name, jobs),
+        jobs=jobs,
     )
 
 
@@ -167,62 +176,23 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
     """Trains one fold and scores its validation cases; a finished fold is only scored.
 
     Raises:
-        UsageError: no such fold, or the folder holds another or an unfinished run.
+        UsageError: the folder holds another or an unfinished run.
         Stopped: stopped on request; the same call with `resume` continues.
     """
+    request, project, store = experiment.request, experiment.project, experiment.store
     run, record = experiment.run(fold), experiment.record(fold)
-    if open_run(run, record, resume=experiment.request.resume):
-        say(f"{run.path.name} is finished already")
-    else:
-        device = choose_device(experiment.request.device)
-        sources = {
-            stream: Source(experiment.store.folder, record.train, record.validation, need)
-            for stream, need in experiment.trainer_type.needs.items()
-        }
-        experiment.plan.write(run.plan)
-        experiment.facts.write(experiment.folder / "fingerprint.json")
-        batches = Batches(sources, experiment.settings, experiment.configuration, experiment.plan, device, record.seed)
-        request = experiment.request
-        fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=request.init)
-    return FoldResult(run, validate(experiment, run, record.validation))
-
-
-def validate(experiment: Experiment, run: RunFolder, cases: Sequence[str]) -> Evaluation:
-    """Predicts and scores whole validation cases with the final weights; cases predicted already are kept."""
-    ending = experiment.project.dataset.description.label_ending
-    outputs = {case: run.validation / f"{case}{ending}" for case in cases}
-    made = run.final.stat().st_mtime
-    missing = [case for case, file in outputs.items() if not file.is_file() or file.stat().st_mtime < made]
-    if missing:
-        model = load_model(run.path, device=experiment.request.device, precision=experiment.settings.precision)
-        with progress(f"validate {run.path.name}", len(missing)) as step:
-            for case in missing:
-                stored = experiment.store.open(case)
-                prepared = Prepared(image=stored.image[...], label=None, info=stored.info)
-                prediction = model.predict_prepared(prepared)
-                write_label(outputs[case], prediction.labels, prediction.geometry)
-                step(case)
-    return _evaluated(experiment, outputs, run.validation)
-
-
-def cross_validated(experiment: Experiment, results: Sequence[FoldResult]) -> Evaluation:
-    """The scores over the validation cases of all given folds together, written into the experiment's folder."""
-    ending = experiment.project.dataset.description.label_ending
-    outputs = {
-        case: result.run.validation / f"{case}{ending}"
-        for result in results
-        for case in RunRecord.read(result.run.record).validation
+    device = choose_device(request.device)
+    sources = {
+        stream: Source(store.folder, record.train, record.validation, need)
+        for stream, need in experiment.trainer_type.needs.items()
     }
-    return _evaluated(experiment, outputs, experiment.folder / "cross_validation")
-
-
-def _evaluated(experiment: Experiment, predictions: Mapping[str, Path], destination: Path) -> Evaluation:
-    dataset = experiment.project.dataset
-    references = {case: label for case in predictions if (label := dataset.case(case).label) is not None}
-    predicted = {case: predictions[case] for case in references}
-    scores = evaluate(references, predicted, experiment.plan.labels, fixes=Fixes.of(dataset.root))
-    scores.write(destination)
-    return scores
+    batches = Batches(sources, experiment.settings, experiment.configuration, experiment.plan, device, record.seed)
+    fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=request.init)
+    experiment.facts.write(experiment.folder / "fingerprint.json")
+    ending, precision = project.dataset.description.label_ending, experiment.settings.precision
+    predictions = predict_validation(run, record.validation, store, ending, request.device, precision)
+    scores = score_validation(project, experiment.plan.labels, predictions, run.validation, experiment.jobs)
+    return FoldResult(run, scores)
 
 
 def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:
@@ -234,10 +204,12 @@ def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Set
     values: dict[str, Any] = {}
     for key, value in given.items():
         outer, dot, inner = key.partition(".")
+        if outer in values and isinstance(values[outer], dict) != bool(dot):
+            raise UsageError(f"setting '{outer}'", "given as a whole and in part", "give either of them")
         if dot:
             values.setdefault(outer, {})[inner] = _read_value(value)
         else:
-            values[key] = _read_value(value)
+            values[key] = None if _means_none(trainer.settings_type, key, value) else _read_value(value)
     try:
         return trainer.settings_type.parse(values, f"settings of trainer '{trainer.name}'")
     except DataError as error:
@@ -247,9 +219,13 @@ def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Set
 def _read_value(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    if value.lower() in ("none", "null"):
-        return None
     return value.split(",") if "," in value else value
+
+
+def _means_none(settings: type[Settings], name: str, value: Any) -> bool:
+    """Whether a text stands for None: "none" is also the name of a choice of some settings."""
+    field = settings.model_fields.get(name)
+    return value in ("none", "None", "null") and field is not None and type(None) in get_args(field.annotation)
 
 
 def with_settings(configuration: Configuration, settings: Settings) -> Configuration:
@@ -261,20 +237,4 @@ def with_settings(configuration: Configuration, settings: Settings) -> Configura
     try:
         return configuration.resized(batch_size=settings.batch_size, patch_size=settings.patch_size)
     except DataError as error:
-        raise UsageError(error.asked, error.found, "choose another size") from error
-
-
-def experiments_of(target: str, workspace: Workspace) -> list[Path]:
-    """The experiment folders that a run folder, or a dataset, names.
-
-    Raises:
-        UsageError: neither a folder of runs nor a dataset with any.
-    """
-    path = Path(target)
-    if path.is_dir() and not (path / "dataset.json").is_file():
-        return [fold_folders(path)[0].path.parent]
-    results = Project.of(workspace, target).results
-    found = sorted({file.parent.parent for file in results.glob("*/fold_*/run.json")})
-    if not found:
-        raise UsageError(f"experiments of '{target}'", f"none in {results}", f"run: selfcfg train {target}")
-    return found
+        raise UsageError("train with the given sizes", error.found, "choose others") from error

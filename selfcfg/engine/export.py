@@ -21,7 +21,6 @@ from selfcfg.errors import SelfcfgError
 from selfcfg.geometry import Vector
 from selfcfg.kernels.resample import axis_matrix, nearest_index, separate_axis
 from selfcfg.labels import LabelSchema
-from selfcfg.plan import Configuration
 
 LabelMap = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Probabilities = npt.NDArray[np.float16]
@@ -29,12 +28,6 @@ Probabilities = npt.NDArray[np.float16]
 MARGIN = 1e-5
 """How far, relative to the largest logit, a class must stay below the background to be left out; rounding is 100 times
 smaller."""
-
-
-def target_spacing(info: CaseInfo, configuration: Configuration) -> Vector:
-    """The spacing in mm a case has before the network, in the plan's axis order; a 2D network keeps the slices."""
-    z, y, x = configuration.spacing if len(configuration.spacing) == 3 else (info.spacing[0], *configuration.spacing)
-    return z, y, x
 
 
 def export(
@@ -165,9 +158,7 @@ def _taps(old: int, new: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[f
 def _checked(slabs: Iterable[Tensor]) -> Iterator[Tensor]:
     for slab in slabs:
         if not torch.isfinite(slab.sum()):
-            raise SelfcfgError(
-                "predict", "the network gave values that are not finite numbers", "use --precision float32"
-            )
+            raise SelfcfgError("predict", "the network gave values that are not finite numbers", "compute in float32")
         yield slab
 
 

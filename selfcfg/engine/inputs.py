@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from selfcfg.dataset import FILE_ENDINGS
 from selfcfg.engine.store import CaseInfo
 from selfcfg.errors import DataError, UsageError, nearest
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import FLAT_SPACING, Geometry
+from selfcfg.image_files import FILE_ENDINGS, ending_in, stem_in
 from selfcfg.io import read_header
 from selfcfg.plan import Plan
 
@@ -60,8 +60,7 @@ def find_inputs(
 
 def label_ending(images: Sequence[Path]) -> str:
     """The suffix of the label map of a case: that of its image, but never a lossy one."""
-    name = images[0].name.lower()
-    ending = next((ending for ending in FILE_ENDINGS if name.endswith(ending)), ".nii.gz")
+    ending = ending_in(images[0].name) or ".nii.gz"
     return ".png" if ending in (".jpg", ".jpeg") else ending
 
 
@@ -73,7 +72,9 @@ def refuse_unfit(case: str, n_channels: int, geometry: Geometry, plan: Plan) -> 
     """
     if n_channels != len(plan.channels):
         found = f"{n_channels} channels, the model was trained on {len(plan.channels)} ({', '.join(plan.channels)})"
-        raise DataError(f"predict case '{case}'", found, "give one file per channel, in that order")
+        is_colour = plan.dimensions == 2 and len(plan.channels) == 1 and n_channels == 3
+        remedy = "make the colour picture gray" if is_colour else "give all of them, in that order"
+        raise DataError(f"predict case '{case}'", found, remedy)
     if plan.dimensions == 3 and geometry.dimensions == 2:
         raise DataError(f"predict case '{case}'", "a 2D image, the model was trained on volumes", "give a volume")
 
@@ -103,7 +104,9 @@ def _one_case(files: list[Path], plan: Plan) -> dict[str, tuple[Path, ...]]:
             raise UsageError(f"input {file}", "there is no such file or folder", "check the path")
         if file.is_dir():
             raise UsageError(f"input {file}", "a folder among files", "give either one folder or the files of one case")
-        _ending_of(file)
+        if ending_in(file.name) is None:
+            hint = nearest(file.suffix, FILE_ENDINGS)
+            raise UsageError(f"input {file}", "its suffix is of no supported format", hint)
     identifier, number = _split(files[0])
     numbers = [_split(file)[1] for file in files]
     same = len(files) > 1 and None not in numbers and len({_split(file)[0] for file in files}) == 1
@@ -111,7 +114,7 @@ def _one_case(files: list[Path], plan: Plan) -> dict[str, tuple[Path, ...]]:
         names = ", ".join(file.name for file in files)
         raise UsageError("input", f"the numbers in {names} are not in order", "give the channels in ascending order")
     if len(files) == 1 and number:
-        identifier = files[0].name[: -len(_ending_of(files[0]))]
+        identifier = stem_in(files[0].name)
     return {identifier: tuple(files)}
 
 
@@ -139,9 +142,8 @@ def _folder(folder: Path, plan: Plan, file_ending: str | None) -> dict[str, tupl
 def _images(folder: Path, file_ending: str | None) -> list[Path]:
     files: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        name = file.name.lower()
-        ending = next((ending for ending in FILE_ENDINGS if name.endswith(ending)), None)
-        if ending and not name.startswith(".") and file.is_file() and file_ending in (None, ending):
+        ending = ending_in(file.name)
+        if ending and not file.name.startswith(".") and file.is_file() and file_ending in (None, ending):
             files.setdefault(ending, []).append(file)
     if not files:
         wanted = file_ending or ", ".join(FILE_ENDINGS)
@@ -178,7 +180,7 @@ def _channels(identifier: str, group: Mapping[int, Path], plan: Plan) -> tuple[P
     first = next(iter(group.values()))
     if list(group) == [0] and n_channels > 1 and _n_channels(first) == n_channels:
         return (first,)
-    ending = first.name[-len(_ending_of(first)) :]
+    ending = first.name.removeprefix(stem_in(first.name))
     return tuple(group.get(n, first.with_name(f"{identifier}_{n:04d}{ending}")) for n in range(n_channels))
 
 
@@ -190,17 +192,9 @@ def _n_channels(file: Path) -> int | None:
         return None
 
 
-def _ending_of(file: Path) -> str:
-    name = file.name.lower()
-    for ending in FILE_ENDINGS:
-        if name.endswith(ending):
-            return ending
-    raise UsageError(f"input {file}", "its suffix is of no supported format", nearest(file.suffix, FILE_ENDINGS))
-
-
 def _split(file: Path) -> tuple[str, int | None]:
     """The case id and the channel number of a file name, None where it has none."""
-    stem = file.name[: -len(_ending_of(file))]
+    stem = stem_in(file.name)
     match = re.fullmatch(r"(.+)_(\d{4})", stem)
     return (match[1], int(match[2])) if match else (stem, None)
 

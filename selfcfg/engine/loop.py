@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 
 from selfcfg.engine.checkpoint import TakeOver, fill, load_state, save_state, save_weights, take_over
@@ -83,7 +84,7 @@ def fit(
     resume: bool,
     init: Path | None = None,
 ) -> FitResult:
-    """Trains until the last epoch, leaving weights, log and curves in the run folder; closes `batches` in any case.
+    """Trains until the last epoch, leaving plan, weights, log and curves in the folder; closes `batches` in any case.
 
     A finished run is left as it is. The weights depend on the seed, the batches, the versions and the machine's facts
     alone: interrupted anywhere and continued, they are the same bits on a CPU.
@@ -107,6 +108,7 @@ def fit(
         if open_run(run, record, resume=resume):
             say(f"{run.path.name} is finished already")
             return _result_in(read_log(run), trainer.settings)
+        trainer.plan.write(run.plan)
         training = _Training(trainer, run, record, batches, device)
         taken_over = training.restore_or_start(init)
         training.train()
@@ -172,6 +174,7 @@ class _Training:
                         self._step(stream)
                         tell(self._note())
                     self._end_epoch(journal, stop)
+                stop.obey()
             except Exception as error:
                 self._explain_stop(stop, error)
                 raise
@@ -330,7 +333,8 @@ class _Training:
 
 def _fabric(device: torch.device, precision: Precision) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    devices = 1 if device.index is None else [device.index]
+    devices = 1 if device.type == "cpu" or device.index is None else [device.index]
     torch.backends.cudnn.benchmark = device.type == "cuda"
     mixed: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if precision == "bfloat16" else "32-true"
-    return Fabric(accelerator=device.type, devices=devices, precision=mixed)
+    # one process, whatever a cluster's environment variables say
+    return Fabric(accelerator=device.type, devices=devices, precision=mixed, plugins=[LightningEnvironment()])

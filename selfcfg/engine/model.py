@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from selfcfg.dataset import Case
 from selfcfg.engine.checkpoint import load_weights
 from selfcfg.engine.device import choose_device, place, resolve_precision
-from selfcfg.engine.export import LabelMap, Probabilities, export, target_spacing
+from selfcfg.engine.export import LabelMap, Probabilities, export
 from selfcfg.engine.inputs import find_inputs, refuse_unfit
 from selfcfg.engine.preprocess import Prepared, prepare
 from selfcfg.engine.sliding import Window, slide
@@ -54,7 +54,7 @@ class Prediction:
     geometry: Geometry
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """One or several networks of the same plan and configuration, whose logits are averaged.
 
@@ -158,7 +158,7 @@ class Model:
         self, prepared: Prepared, window: Window, memory: torch.device, probabilities: bool, told: bool
     ) -> Prediction:
         info = prepared.info
-        spacing = target_spacing(info, self.configuration)
+        spacing = self.configuration.target_spacing(info.spacing)
         with torch.inference_mode():
             slabs = slide(self.networks, prepared.image, window, self.device, memory)
             slabs = _told(slabs, info) if told else slabs
@@ -299,6 +299,9 @@ def _read(image: Any, plan: Plan) -> tuple[str, npt.NDArray[Any], Geometry]:
         return _from_array(image[0], image[1])
     if hasattr(image, "GetSpacing"):
         return _from_simpleitk(image)
+    if isinstance(image, np.ndarray):
+        found = f"an array of shape {image.shape} without spacing"
+        raise DataError("predict an array", found, "give a pair: the array (C, Z, Y, X) and its spacing z, y, x in mm")
     cases = find_inputs([Path(file) for file in image], plan)
     (case, files), *_ = cases.items()
     arrays = read_case(Case(id=case, images=files, label=None, subject=case))

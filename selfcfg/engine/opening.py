@@ -8,12 +8,12 @@ from selfcfg.errors import UsageError
 from selfcfg.progress import say
 from selfcfg.runs import RunFolder, RunRecord
 
-_LONG = ("train", "validation", "plan_hash", "data_hash")
+_LONG = ("train", "validation", "init_hash", "plan_hash", "data_hash")
 """Fields whose values say nothing to a reader."""
 
 
 def open_run(run: RunFolder, record: RunRecord, *, resume: bool) -> bool:
-    """Makes the folder this run's; whether the run is finished already.
+    """Makes the folder this run's; whether the run is finished already, its final weights included.
 
     Raises:
         UsageError: the folder holds another run, or this one with checkpoints and without `resume`.
@@ -28,7 +28,7 @@ def open_run(run: RunFolder, record: RunRecord, *, resume: bool) -> bool:
     found = RunRecord.read(run.record)
     if differences := _differences(found, record):
         raise UsageError(asked, f"it holds another run ({differences})", "give this one a new --name")
-    if found.status == "finished":
+    if found.status == "finished" and run.final.is_file():
         return True
     if not has_checkpoint:
         record.write(run.record)

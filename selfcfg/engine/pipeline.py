@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
-from selfcfg import registry
 from selfcfg.engine.check import Finding, check
 from selfcfg.engine.measure import measure
-from selfcfg.engine.planner import Planner
+from selfcfg.engine.planner import load_planner
 from selfcfg.engine.preprocess import preprocess
 from selfcfg.engine.store import Store
 from selfcfg.errors import DataError
@@ -30,8 +28,8 @@ def checked(project: Project, jobs: int) -> list[Finding]:
     findings = check(project.root, jobs)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        listed = "\n".join(f"  {finding}" for finding in errors)
-        raise DataError(f"check {project.name}", f"{len(errors)} errors\n{listed}", "mend them and run again")
+        every = "\n".join(f"  {finding}" for finding in errors)
+        raise DataError(f"check {project.name}", f"{len(errors)} errors\n{every}", "mend them and run again")
     return findings
 
 
@@ -61,8 +59,9 @@ def make_plan(
     Raises:
         UsageError: no such planner.
     """
-    decide = cast(Planner, registry.load("planners", planner))
-    plan = decide(facts, project.dataset.description, dataset=project.name, memory_gb=memory_gb, spacing=spacing)
+    plan = load_planner(planner)(
+        facts, project.dataset.description, dataset=project.name, memory_gb=memory_gb, spacing=spacing
+    )
     file = project.plan_file(planner, memory_gb)
     plan.write(file)
     return file, plan

@@ -36,6 +36,15 @@ class Planner(Protocol):
         ...
 
 
+def load_planner(name: str) -> Planner:
+    """The installed planner of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    return cast(Planner, registry.load("planners", name))
+
+
 def plan_from_files(
     fingerprint_file: Path,
     dataset_json: Path,
@@ -51,6 +60,5 @@ def plan_from_files(
     """
     facts = Fingerprint.read(fingerprint_file)
     description = DatasetDescription.read(dataset_json)
-    decide = cast(Planner, registry.load("planners", planner))
-    name = dataset_json.absolute().parent.name
+    decide, name = load_planner(planner), dataset_json.absolute().parent.name
     return facts, decide(facts, description, dataset=name, memory_gb=memory_gb, spacing=spacing)

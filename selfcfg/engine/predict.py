@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,25 +13,23 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from filelock import BaseFileLock, FileLock
 
-from selfcfg.dataset import FILE_ENDINGS, Case
+from selfcfg.dataset import Case
 from selfcfg.engine.export import Probabilities
 from selfcfg.engine.inputs import doubts, find_inputs, label_ending, refuse_unfit
+from selfcfg.engine.ledger import Ledger, LedgerEntry
 from selfcfg.engine.model import Model, Prediction, load_model
 from selfcfg.engine.preprocess import Prepared, prepare
 from selfcfg.errors import DataError, SelfcfgError, UsageError
-from selfcfg.files import hash_file, hash_json, replacing
+from selfcfg.files import hash_file, hash_json, refused, replacing
+from selfcfg.image_files import ending_in
 from selfcfg.io import hash_images, read_case, read_label, write_label
-from selfcfg.progress import progress
+from selfcfg.progress import progress, say
 from selfcfg.records import Record
 
 __all__ = ["Failure", "Model", "Outcome", "PredictOptions", "Prediction", "find_inputs", "load_model", "predict_cases"]
 
 Result = TypeVar("Result")
-
-LEDGER = "predictions.json"
-"""What was predicted in a folder, by which model and from what."""
 
 
 @dataclass(frozen=True)
@@ -73,28 +70,6 @@ class Outcome(Record):
     skipped: tuple[str, ...]
     failed: tuple[Failure, ...]
     warnings: tuple[str, ...]
-
-
-class LedgerEntry(Record):
-    """How one case was predicted.
-
-    Args:
-        maker: hash of the model and the options.
-        input: hash of the image files.
-        output: hash of the label map; empty while it is being written.
-        probabilities: bytes of the probabilities' file, 0 where there is none.
-    """
-
-    maker: str
-    input: str
-    output: str = ""
-    probabilities: int = 0
-
-
-class Ledger(Record):
-    """The entries of one output folder by case id."""
-
-    cases: dict[str, LedgerEntry] = {}
 
 
 def predict_cases(
@@ -158,7 +133,8 @@ class _Job:
         self.model, self.output, self.options, self.told = model, output, options, told
         self.maker = hash_json([model.identity, options.mirroring, options.step])
         self.warnings: list[str] = []
-        self.entries = _open_ledger(output)
+        self.replaces = False
+        self.ledger = _open_ledger(output)
 
     def read(self, case: str, files: tuple[Path, ...]) -> _Ready | Literal["skipped"]:
         """The preprocessed case, or that it is done already."""
@@ -168,6 +144,7 @@ class _Job:
         if not self.options.overwrite:
             if self._is_done(case, file, source):
                 return "skipped"
+            self._tell_of_change(case, file)
             self._refuse_foreign(case, file)
         arrays = read_case(described)
         plan = self.model.plan
@@ -175,6 +152,7 @@ class _Job:
         prepared = prepare(case, arrays.image, None, arrays.geometry, plan, self.model.configuration)
         if found := doubts(arrays.image, prepared.info, plan, self.model.facts):
             self.warnings.append(f"case '{case}' is unlike the training cases: {'; '.join(found)}")
+            say(f"warning: {self.warnings[-1]}")
         return _Ready(case, source, file, prepared)
 
     def predict(self, ready: _Ready) -> _Made:
@@ -192,7 +170,7 @@ class _Job:
     def write(self, made: _Made) -> Literal["done"]:
         """Writes the label map, and the probabilities if asked for; the ledger knows of them before they are there."""
         ready, beside = made.ready, self._probabilities(made.ready.case)
-        self._note(ready.case, LedgerEntry(maker=self.maker, input=ready.source))
+        self.ledger.note(ready.case, LedgerEntry(maker=self.maker, input=ready.source))
         beside.unlink(missing_ok=True)
         write_label(ready.file, made.prediction.labels, made.prediction.geometry)
         size = 0
@@ -200,24 +178,29 @@ class _Job:
             write_probabilities(beside, made.prediction.probabilities)
             size = beside.stat().st_size
         output = hash_file(ready.file)
-        self._note(ready.case, LedgerEntry(maker=self.maker, input=ready.source, output=output, probabilities=size))
+        entry = LedgerEntry(maker=self.maker, input=ready.source, output=output, probabilities=size)
+        self.ledger.note(ready.case, entry)
         return "done"
 
     def _is_done(self, case: str, file: Path, source: str) -> bool:
-        entry = self.entries.get(case)
-        if entry is None or (entry.maker, entry.input) != (self.maker, source) or not file.is_file():
-            return False
         if self.options.probabilities:
-            beside = self._probabilities(case)
-            if not entry.probabilities or not beside.is_file() or beside.stat().st_size != entry.probabilities:
+            entry, beside = self.ledger.entry(case), self._probabilities(case)
+            if entry is None or not beside.is_file() or beside.stat().st_size != entry.probabilities:
                 return False
-        return hash_file(file) == entry.output
+        return self.ledger.is_done(case, file, self.maker, source)
+
+    def _tell_of_change(self, case: str, file: Path) -> None:
+        """Says once that files made otherwise are made again."""
+        entry = self.ledger.entry(case)
+        if entry is not None and entry.maker != self.maker and file.is_file() and not self.replaces:
+            self.replaces = True
+            say("some cases were predicted by another model or with other options: they are predicted again")
 
     def _refuse_foreign(self, case: str, file: Path) -> None:
         """Nothing, where there is no file or it is ours; a file of somebody's, or one changed since, is kept."""
         if not file.exists():
             return
-        entry, remedy = self.entries.get(case), "choose another output folder, or move that file away"
+        entry, remedy = self.ledger.entry(case), "choose another output folder, or move that file away"
         if entry is None:
             raise DataError(f"predict case '{case}'", f"{file} exists and was not predicted here", remedy)
         if entry.output and hash_file(file) != entry.output and _is_whole(file):
@@ -225,11 +208,6 @@ class _Job:
 
     def _probabilities(self, case: str) -> Path:
         return self.output / f"{case}.npz"
-
-    def _note(self, case: str, entry: LedgerEntry) -> None:
-        with _alone(self.output / LEDGER):
-            self.entries = {**_entries(self.output / LEDGER), case: entry}
-            Ledger(cases=self.entries).write(self.output / LEDGER)
 
 
 def write_probabilities(path: Path, probabilities: Probabilities) -> None:
@@ -253,29 +231,19 @@ def _is_whole(file: Path) -> bool:
     return True
 
 
-def _open_ledger(output: Path) -> dict[str, LedgerEntry]:
-    """The entries of an output folder, made and tried to be written to."""
-    if not output.is_dir() and output.name.lower().endswith(FILE_ENDINGS):
+def _open_ledger(output: Path) -> Ledger:
+    """The ledger of an output folder, which is made where there is none.
+
+    Raises:
+        UsageError: the name is that of a file.
+        SelfcfgError: the folder cannot be made or written to.
+    """
+    if not output.is_dir() and ending_in(output.name):
         raise UsageError(f"output {output}", "a file name", "give a folder; files are named after their cases")
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        return Ledger.at(output)
     except OSError as error:
-        raise SelfcfgError(f"output folder {output}", str(error), "choose another folder") from error
-    file = output / LEDGER
-    with _alone(file):
-        entries = _entries(file)
-        Ledger(cases=entries).write(file)
-    return entries
-
-
-def _entries(file: Path) -> dict[str, LedgerEntry]:
-    return Ledger.read(file).cases if file.is_file() else {}
-
-
-def _alone(file: Path) -> BaseFileLock:
-    """Keeps the user's other processes on this machine from changing the ledger; no file of it is in the folder."""
-    name = hash_json([str(Path.home()), str(file.resolve())])
-    return FileLock(Path(tempfile.gettempdir()) / f"selfcfg-{name}.lock")
+        raise refused(output, error) from error
 
 
 def _ahead(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def prepare(  # noqa: PLR0917 - a case, and how to prepare it
     cropped = image[(slice(None), *box)]
     cropped_label = None if label is None else _cropped_label(label.transpose(order), mask, box)
     spacing = _ordered(geometry.spacing, order)
-    target = _target_spacing(spacing, configuration)
+    target = configuration.target_spacing(spacing)
     shape = new_shape(_shape(cropped.shape[1:]), spacing, target)
     separate = separate_axis(spacing, target)
     inside = mask if cropped_label is None or mask is None else cropped_label != _OUTSIDE
@@ -117,7 +118,7 @@ def preprocess(dataset: Dataset, plan: Plan, configuration: str, folder: Path, *
     store.make_ready()
     fixes = Fixes.of(dataset.root)
     waiting = {
-        case.id: _Task(case, fixes, plan, configuration, folder)
+        case.id: _Task(case, fixes, plan, configuration, folder, memory=_bytes_needed(case, plan, configuration))
         for case in dataset.cases
         if not _is_unchanged(store, case)
     }
@@ -126,7 +127,7 @@ def preprocess(dataset: Dataset, plan: Plan, configuration: str, folder: Path, *
     with progress(f"preprocess {configuration}", len(waiting)) as step:
         for _ in ("what no other process is doing", "what another process was doing"):
             busy = {}
-            for name, outcome in run_cases(_run, waiting, jobs=jobs, doing="preprocess", memory=_bytes_needed):
+            for name, outcome in run_cases(_run, waiting, jobs=jobs, doing="preprocess", memory=attrgetter("memory")):
                 if outcome is False:
                     busy[name] = replace(waiting[name], wait=True)
                     continue
@@ -135,10 +136,10 @@ def preprocess(dataset: Dataset, plan: Plan, configuration: str, folder: Path, *
                 step(name)
             waiting = busy
     if failed:
-        listed = "\n".join(f"  {failed[name]}" for name in sorted(failed))
+        reasons = "\n".join(f"  {failed[name]}" for name in sorted(failed))
         raise DataError(
             f"preprocess {configuration} of {dataset.name}",
-            f"{len(failed)} of {len(dataset.cases)} cases failed, the others are done:\n{listed}\n",
+            f"{len(failed)} of {len(dataset.cases)} cases failed, the others are done:\n{reasons}\n",
             "mend these and run it again",
         )
     return store
@@ -146,13 +147,14 @@ def preprocess(dataset: Dataset, plan: Plan, configuration: str, folder: Path, *
 
 @dataclass(frozen=True)
 class _Task:
-    """What a worker needs to do one case."""
+    """What a worker needs to do one case, and the memory in bytes it is expected to take at most."""
 
     case: Case
     fixes: Fixes
     plan: Plan
     configuration: str
     folder: Path
+    memory: int
     wait: bool = False
 
 
@@ -213,23 +215,23 @@ def _is_unchanged(store: Store, case: Case) -> bool:
         return False
 
 
-def _bytes_needed(task: _Task) -> int:
+def _bytes_needed(case: Case, plan: Plan, configuration: str) -> int:
     """The memory a worker is expected to take for a case at most, from its headers alone."""
     try:
-        channels, geometry = read_header(task.case.images[0])
+        channels, geometry = read_header(case.images[0])
     except (SelfcfgError, IndexError):
         return _WORKER_BYTES
-    channels = max(channels, len(task.case.images))
-    spacing = _ordered(geometry.spacing, task.plan.axis_order)
-    shape = _shape([geometry.shape[axis] for axis in task.plan.axis_order])
-    target = _target_spacing(spacing, task.plan.configuration(task.configuration))
+    channels = max(channels, len(case.images))
+    spacing = _ordered(geometry.spacing, plan.axis_order)
+    shape = _shape([geometry.shape[axis] for axis in plan.axis_order])
+    target = plan.configuration(configuration).target_spacing(spacing)
     before, after = math.prod(shape), math.prod(new_shape(shape, spacing, target))
     return _WORKER_BYTES + before * (4 * channels + 16) + after * (4 * channels + 12)
 
 
 def _useful_jobs(tasks: Iterable[_Task]) -> int:
     """How many processes save more time than starting them takes."""
-    seconds = sum((_bytes_needed(task) - _WORKER_BYTES) * _SECONDS_PER_BYTE + _SECONDS_PER_CASE for task in tasks)
+    seconds = sum((task.memory - _WORKER_BYTES) * _SECONDS_PER_BYTE + _SECONDS_PER_CASE for task in tasks)
     return 1 + int(seconds / _WORKER_SECONDS)
 
 
@@ -273,13 +275,6 @@ def _normalize(
     statistics = plan.intensities[index] if plan.intensities else None
     mask = inside if configuration.use_mask_for_norm[index] else None
     normalize(channel, configuration.normalization[index], statistics, mask)
-
-
-def _target_spacing(spacing: Vector, configuration: Configuration) -> Vector:
-    """The spacing to resample to; a 2D configuration keeps the case's own slices."""
-    if configuration.dimensions == 2:
-        return (spacing[0], configuration.spacing[0], configuration.spacing[1])
-    return (configuration.spacing[0], configuration.spacing[1], configuration.spacing[2])
 
 
 def _ordered(values: Vector, order: tuple[int, int, int]) -> Vector:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, Self, TypeVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from selfcfg.engine.augment import REFERENCE, Augmentation
@@ -23,6 +23,8 @@ Parts = nn.ModuleDict
 
 class Settings(Record):
     """What every trainer can be told with ``--set``; a subclass adds the settings of its own algorithm."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     epochs: int = Field(1000, ge=1, description="number of epochs")
     iterations_per_epoch: int = Field(250, ge=1, description="optimiser steps in an epoch")

@@ -17,11 +17,11 @@ from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import Any, Generic, TypeVar
 
-import psutil
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from selfcfg.errors import SelfcfgError, WorkerDied
+from selfcfg.parallel import how_it_ended
 
 Key = TypeVar("Key")
 Made = TypeVar("Made")
@@ -124,11 +124,13 @@ class WorkerPool(Generic[Key, Made]):
         """The death of a worker in words; any other error as it is."""
         if not str(error).startswith(_DEATH):
             return error
+        # its end may be known a moment after its silence
+        multiprocessing.connection.wait([process.sentinel for process in self._processes], timeout=2)
         dead = [process for process in self._processes if process.exitcode is not None]
         cases = [name for process in dead if (name := self._board.working_on(process.pid))]
         asked = "load patches" + (" of " + " and ".join(f"case '{name}'" for name in cases) if cases else "")
         exitcode = dead[0].exitcode if dead else None
-        return WorkerDied(asked, _cause(exitcode, str(error)), _remedy(exitcode))
+        return WorkerDied(asked, how_it_ended(exitcode), _remedy(exitcode))
 
 
 @dataclass(frozen=True)
@@ -219,15 +221,6 @@ def _nobody(_: str) -> None:
 
 def _unchanged(made: Made) -> Made:
     return made
-
-
-def _cause(exitcode: int | None, message: str) -> str:
-    if exitcode is None:
-        return f"a worker process ended ({message})"
-    if exitcode < 0:
-        free = psutil.virtual_memory().available / 2**30
-        return f"a worker process was ended by {signal.Signals(-exitcode).name} ({free:.1f} GB of memory free now)"
-    return f"a worker process ended with exit code {exitcode}"
 
 
 def _remedy(exitcode: int | None) -> str:

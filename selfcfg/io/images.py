@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from selfcfg.dataset import FILE_ENDINGS, RASTER_ENDINGS
 from selfcfg.errors import UsageError, nearest
 from selfcfg.geometry import FLAT_SPACING, Geometry, Shape, Vector
+from selfcfg.image_files import FILE_ENDINGS, RASTER_ENDINGS, ending_in
 from selfcfg.io.problems import BadLabel, FileProblem, reading
 
 Array = np.ndarray[Any, Any]
@@ -131,10 +131,8 @@ def ending_of(path: Path) -> str:
     Raises:
         FileProblem: it has none; the message names the nearest.
     """
-    name = path.name.lower()
-    for ending in FILE_ENDINGS:
-        if name.endswith(ending):
-            return ending
+    if ending := ending_in(path.name):
+        return ending
     suffix = "".join(path.suffixes[-2:]) or path.name
     raise FileProblem(f"read {path}", "its suffix is of no supported format", nearest(suffix, FILE_ENDINGS))
 

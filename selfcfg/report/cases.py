@@ -25,7 +25,7 @@ class Shown:
 
     Args:
         case: its id.
-        why: "worst", "median" or "best".
+        why: "worst", "median" or "best"; its rank where there are too few for these.
         scores: Dice of each class as text.
         picture: file name of its picture, or None where none could be drawn.
         problem: why not.
@@ -45,15 +45,17 @@ def mean_dice(case: CaseScores) -> float | None:
 
 
 def choose(evaluation: Evaluation) -> list[tuple[str, CaseScores]]:
-    """The worst cases by mean Dice, the median one and the best, each once, with the word for it."""
+    """The worst cases by mean Dice, the median one and the best, each once, with the word for it; or all of a few."""
     scored = [(dice, case.case, case) for case in evaluation.cases if (dice := mean_dice(case)) is not None]
     ranked = [case for _, _, case in sorted(scored, key=lambda entry: entry[:2])]
     if not ranked:
         return []
-    wanted = {len(ranked) - 1: "best", len(ranked) // 2: "median"}
-    wanted |= dict.fromkeys(range(min(N_WORST, len(ranked))), "worst")
+    if len(ranked) == 1:
+        return [("the only case", ranked[0])]
     if len(ranked) <= N_WORST:
-        wanted[len(ranked) - 1] = "best" if len(ranked) > 1 else "the only case"
+        return [(f"{rank + 1} of {len(ranked)}, worst first", case) for rank, case in enumerate(ranked)]
+    wanted = {len(ranked) - 1: "best", len(ranked) // 2: "median"}
+    wanted |= dict.fromkeys(range(N_WORST), "worst")
     return [(wanted[rank], ranked[rank]) for rank in sorted(wanted)]
 
 
@@ -90,7 +92,7 @@ def _draw_one(why: str, case: CaseScores, dataset: Dataset, folder: Path) -> Sho
             arrays.geometry,
             folder / name,
             title=f"{case.case} ({why}): Dice {scores}",
-            foreground=dataset.labels.foreground_values,
+            classes=dataset.labels.value_names,
         )
     except SelfcfgError as error:
         return Shown(case.case, why, scores, None, str(error))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,13 @@ _COLORS = ("#56B4E9", "#E69F00")
 
 _WIDTHS = (2.6, 1.2)
 
+_STYLES: tuple[Literal["solid", "dashed", "dotted", "dashdot"], ...] = ("solid", "dashed", "dotted", "dashdot")
+"""Of the classes in turn."""
+
+_PLANES = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal", "L": "sagittal", "R": "sagittal"}
+
 _MAX_PANELS = 3
+_MAX_NAMED = 6
 _PANEL_INCHES = 3.1
 _MARGIN = 0.35
 _STRAY = 0.02
@@ -45,6 +52,7 @@ class View:
         flip: whether rows and columns run the other way round.
         pixel_mm: height and width of a pixel as shown.
         edges: letters at the left, right, top and bottom edge; empty for pictures.
+        name: of the slice, such as "axial slice 12 of 40"; empty for pictures.
     """
 
     axis: int
@@ -53,6 +61,7 @@ class View:
     flip: tuple[bool, bool]
     pixel_mm: tuple[float, float]
     edges: tuple[str, ...] = ()
+    name: str = ""
 
     def cut(self, volume: Image) -> Image:
         """The slice (rows, columns) of an array (Z, Y, X), as shown."""
@@ -70,7 +79,7 @@ def overlay(
     path: Path,
     *,
     title: str = "",
-    foreground: Sequence[int] | None = None,
+    classes: Mapping[int, str] | None = None,
 ) -> None:
     """Writes a PNG: the plain slice, and each channel with both outlines, enlarged to where the foreground is.
 
@@ -81,11 +90,14 @@ def overlay(
         geometry: of all three; gives the aspect ratio and the letters at the edges.
         path: where to write.
         title: a line above the pictures.
-        foreground: the values to outline; default: all but 0.
+        classes: the values to outline, with their names; default: all but 0.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
-    values = foreground or sorted({*np.unique(reference).tolist(), *np.unique(prediction).tolist()} - {0})
+    if classes is None:
+        found = sorted({*np.unique(reference).tolist(), *np.unique(prediction).tolist()} - {0})
+        classes = {value: f"value {value}" for value in found}
+    values = list(classes)
     view = choose_view(np.isin(reference, values), np.isin(prediction, values), geometry)
     cuts = [view.cut(label) for label in (reference, prediction)]
     shown = np.isin(cuts[0], values) | np.isin(cuts[1], values)
@@ -109,8 +121,8 @@ def overlay(
         _show(axis, layer, view)
         _outlines(axis, cuts, values, scale=1.0)
         _zoom(axis, frame)
-    figure.suptitle(title, fontsize=9, parse_math=False)
-    _legend(figure)
+    figure.suptitle("\n".join(filter(None, (title, _about(view, cuts, values)))), fontsize=9, parse_math=False)
+    _legend(figure, cuts, classes)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
 
@@ -133,7 +145,16 @@ def choose_view(reference: NDArray[np.bool_], prediction: NDArray[np.bool_], geo
         row, column = column, row
     flip = (code[row] in "SA", code[column] in "RA")
     edges = _edges(code[row], code[column], flip)
-    return View(axis, index, transpose, flip, (geometry.spacing[row], geometry.spacing[column]), edges)
+    name = f"{_PLANES[code[axis]]} slice {index + 1} of {geometry.shape[axis]}"
+    return View(axis, index, transpose, flip, (geometry.spacing[row], geometry.spacing[column]), edges, name)
+
+
+def _about(view: View, cuts: Sequence[Label], values: Sequence[int]) -> str:
+    """Which slice it is, and what is not in it."""
+    is_there = [bool(np.isin(cut, values).any()) for cut in cuts]
+    absent = [name for name, there in zip(("reference", "prediction"), is_there, strict=True) if not there]
+    note = f"no {' and no '.join(absent)} in it" if absent and len(view.name) else ""
+    return ": ".join(filter(None, (view.name, note)))
 
 
 def _cut_axis(geometry: Geometry) -> int:
@@ -243,10 +264,11 @@ def _outlines(axis: Axes, cuts: Sequence[Label], values: Sequence[int], *, scale
     """The reference's outline, wide, and the prediction's on it, narrow: where they agree both are seen."""
     for label, color, width in zip(cuts, _COLORS, _WIDTHS, strict=True):
         rows, columns = np.arange(-1, label.shape[0] + 1), np.arange(-1, label.shape[1] + 1)
-        for value in values:
+        for value, style in zip(values, itertools.cycle(_STYLES), strict=False):
             mask = np.pad(label == value, 1).astype(np.float32)
             if mask.any():
-                axis.contour(columns, rows, mask, levels=[0.5], colors=[color], linewidths=[width * scale])
+                lines = axis.contour(columns, rows, mask, levels=[0.5], colors=[color], linewidths=[width * scale])
+                lines.set(linestyle=style)
 
 
 def _zoom(axis: Axes, frame: Frame) -> None:
@@ -255,11 +277,16 @@ def _zoom(axis: Axes, frame: Frame) -> None:
     axis.set_ylim(last_row + 0.5, first_row - 0.5)
 
 
-def _legend(figure: Any) -> None:
+def _legend(figure: Any, cuts: Sequence[Label], classes: Mapping[int, str]) -> None:
+    """Colours say whose outline it is, line styles which class; classes that are not in the slice are left out."""
     from matplotlib.lines import Line2D  # noqa: PLC0415 - slow to import
 
     handles = [
         Line2D([], [], color=color, linewidth=width, label=label)
         for color, width, label in zip(_COLORS, _WIDTHS, ("reference", "prediction"), strict=True)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    if len(classes) > 1:
+        styles = zip(classes.items(), itertools.cycle(_STYLES), strict=False)
+        seen = [(name, style) for (value, name), style in styles if any((cut == value).any() for cut in cuts)]
+        handles += [Line2D([], [], color="dimgray", linestyle=style, label=name) for name, style in seen[:_MAX_NAMED]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from selfcfg.errors import listed
 from selfcfg.fingerprint import CaseFingerprint, Fingerprint
 from selfcfg.geometry import times
 from selfcfg.plan import Configuration, Plan, Reason
-from selfcfg.report.tables import listed
 
 WIDTH = 100
 """Longest line of text; tables may be wider."""
@@ -26,6 +26,7 @@ MATTERS = 0.2
 MIXED_SCALES = 10.0
 """Ratio of the typical intensities of two cases from which a channel's scales count as mixed."""
 FEW_VOXELS = 10
+NOT_ANNOTATED = "not annotated (ignore)"
 
 AXES = "zyx"
 DIRECTIONS = {
@@ -220,13 +221,16 @@ def _volumes(plan: Plan, cases: Sequence[CaseFingerprint]) -> dict[str, dict[str
     unit = {
         case.case: 100 / np.prod(case.shape) if plan.dimensions == 2 else np.prod(case.spacing) / 1000 for case in cases
     }
+    targets = plan.labels.targets
+    if plan.labels.ignore is not None:
+        targets |= {NOT_ANNOTATED: (plan.labels.ignore,)}
     return {
         name: {
             case.case: float(sum(case.voxels.get(value, 0) for value in values) * unit[case.case])
             for case in cases
             if case.voxels
         }
-        for name, values in plan.labels.targets.items()
+        for name, values in targets.items()
     }
 
 

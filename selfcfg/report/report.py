@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from selfcfg.dataset import Dataset
+from selfcfg.engine.augment import REFERENCE
 from selfcfg.engine.evaluate import Evaluation
-from selfcfg.errors import DataError
+from selfcfg.engine.validation import cross_validated
+from selfcfg.errors import listed
 from selfcfg.files import write_text
 from selfcfg.plan import Configuration, Plan, Reason
 from selfcfg.report.cases import Shown, draw, failures
-from selfcfg.report.tables import cell, listed, number, spread, table
+from selfcfg.report.tables import cell, number, spread, table
 from selfcfg.runs import RunFolder, RunRecord, fold_folders
 from selfcfg.workspace import Workspace
 
@@ -22,6 +24,10 @@ MAX_FAILURES = 40
 
 Folds = list[tuple[RunFolder, RunRecord]]
 
+NOT_ANNOTATED = (
+    "Voxels labelled 'ignore' are not annotated: they count nowhere, so volumes and distances are those of the "
+    "annotated part alone, not of the whole structure."
+)
 _NOTICE = "For research only: not a medical device, and no basis for decisions about a patient."
 
 
@@ -43,7 +49,7 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: Dataset, plan: P
     expected = [case for _, record in folds if record.status == "finished" for case in record.validation]
     sections = [
         _title(folds, dataset),
-        _scores(evaluation, folds),
+        _scores(evaluation, folds, has_ignore=plan.labels.ignore is not None),
         _failures(failures(evaluation, expected)),
         _cases(shown),
         _training(folder, folds, evaluation),
@@ -63,11 +69,9 @@ def report_experiment(folder: Path, workspace: Workspace) -> Path:
         UsageError: its dataset is not in the workspace.
     """
     runs = fold_folders(folder)
-    summary = folder / "cross_validation" / "summary.json"
-    if not summary.is_file():
-        raise DataError(f"report on {folder}", "its folds have not been scored yet", "finish training with --resume")
+    scores = cross_validated(folder)
     dataset = Dataset.open(workspace.dataset_folder(RunRecord.read(runs[0].record).dataset))
-    return write_report(folder, Evaluation.read(summary), dataset, Plan.read(runs[0].plan))
+    return write_report(folder, scores, dataset, Plan.read(runs[0].plan))
 
 
 def _title(folds: Folds, dataset: Dataset) -> str:
@@ -75,17 +79,19 @@ def _title(folds: Folds, dataset: Dataset) -> str:
     return f"# {dataset.name}: {record.trainer}, {record.configuration}, planner {record.planner}\n\n{_NOTICE}"
 
 
-def _scores(evaluation: Evaluation, folds: Folds) -> str:
-    mean = evaluation.foreground_mean
-    which = listed(record.fold for _, record in folds)
+def _scores(evaluation: Evaluation, folds: Folds, *, has_ignore: bool) -> str:
+    mean, far = evaluation.foreground_mean, evaluation.distance_unit
+    which = listed((record.fold for _, record in folds), 8)
     text = [
         "## Scores",
-        f"Mean foreground Dice **{number(mean['dice'])}**, HD95 {number(mean['hd95'], 2)} mm and NSD at "
-        f"{evaluation.nsd_tolerance:g} mm {number(mean['nsd'])}, over {evaluation.n_cases} cases, each predicted by "
+        f"Mean foreground Dice **{number(mean['dice'])}**, HD95 {number(mean['hd95'], 2)} {far} and NSD at "
+        f"{evaluation.nsd_tolerance:g} {far} {number(mean['nsd'])}, over {evaluation.n_cases} cases, each predicted by "
         f"the network of the fold that did not train on it (fold {which}).",
         _dice_table(evaluation),
         _other_table(evaluation),
     ]
+    if has_ignore:
+        text.append(NOT_ANNOTATED)
     if evaluation.empty == "exclude" and any(evaluation.n_excluded.values()):
         text.append("A case in which neither reference nor prediction holds a class is left out for that class.")
     return "\n\n".join(text)
@@ -102,7 +108,7 @@ def _dice_table(evaluation: Evaluation) -> str:
 
 
 def _other_table(evaluation: Evaluation) -> str:
-    heads = ["class", "IoU", "HD95 mm mean", "median", "max", "NSD", "volume error (relative)"]
+    heads = ["class", "IoU", f"HD95 {evaluation.distance_unit} mean", "median", "max", "NSD", "volume error (relative)"]
     rows: list[list[object]] = []
     for name, means in evaluation.mean.items():
         distance = spread(_known(evaluation, name, "hd95"), 2)
@@ -164,7 +170,7 @@ def _data(dataset: Dataset, evaluation: Evaluation, plan: Plan) -> str:
     spacing = " x ".join(f"{value:.4g}" for value in plan.median_spacing)
     facts = [
         ["cases", f"{len(dataset.cases)} of {subjects} subjects"],
-        ["channels", listed(plan.channels)],
+        ["channels", listed(plan.channels, 8)],
         ["median size after cropping", f"{size} voxels"],
         ["median spacing", f"{spacing} mm" if plan.dimensions == 3 else "none: 2D pictures"],
     ]
@@ -182,9 +188,12 @@ def _decisions(plan: Plan, configuration: Configuration, name: str) -> str:
     network = configuration.topology
     facts = [
         ["patch", f"{' x '.join(map(str, configuration.patch_size))} voxels, {configuration.batch_size} in a batch"],
-        ["spacing", " x ".join(f"{value:.4g}" for value in configuration.spacing) + " mm"],
-        ["normalisation", listed(configuration.normalization)],
-        ["network", f"{network.kind} U-Net of {network.n_stages} stages, features {listed(network.features)}"],
+        [
+            "spacing",
+            " x ".join(f"{value:.4g}" for value in configuration.spacing) + (" mm" if plan.dimensions == 3 else ""),
+        ],
+        ["normalisation", listed(configuration.normalization, 8)],
+        ["network", f"{network.kind} U-Net of {network.n_stages} stages, features {listed(network.features, 8)}"],
     ]
     text = [f"## Plan: {name}", table(["what", "decided"], facts, numbers_from=9)]
     if reasons := [*plan.reasons, *configuration.reasons]:
@@ -204,5 +213,13 @@ def _making(folds: Folds) -> str:
     facts: dict[str, Any] = {"seed": record.seed, "share of labels used": record.label_fraction}
     if record.init is not None:
         facts["started from"] = Path(record.init).name
-    facts |= record.settings | record.versions | record.machine
+    settings = {**record.settings, "transforms": _changed_transforms(record.settings.get("transforms") or {})}
+    facts |= settings | record.versions | record.machine
     return "## How it was made\n\n" + table(["what", "value"], facts.items(), numbers_from=9)
+
+
+def _changed_transforms(transforms: dict[str, Any]) -> str:
+    """The numbers of the augmentation that are not the reference's."""
+    reference = REFERENCE.model_dump(mode="json")
+    changed = [f"{name} = {value}" for name, value in transforms.items() if value != reference.get(name)]
+    return "; ".join(changed) or "as nnU-Net's"

@@ -45,14 +45,3 @@ def spread(values: Sequence[float], digits: int = 3) -> list[str]:
     deviation = statistics.stdev(values) if len(values) > 1 else None
     found = (statistics.mean(values), statistics.median(values), deviation, min(values), max(values))
     return [number(value, digits) for value in found]
-
-
-def listed(values: Iterable[object], limit: int = 8) -> str:
-    """Names one after the other, shortened where there are many.
-
-    >>> listed("abcd", 2)
-    'a, b and 2 more'
-    """
-    names = [str(value) for value in values]
-    rest = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

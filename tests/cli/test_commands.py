@@ -45,7 +45,7 @@ def test_two_plans_must_be_chosen_between(selfcfg, workspace: Path) -> None:
         (["plan", "901", "--spacing", "1,2"], ["--spacing", "z, y, x"]),
         (["plan"], ["no dataset"]),
         (["train", "901"], ["there is none yet", "selfcfg plan"]),
-        (["predict", "nowhere", "-i", "a", "-o", "b"], ["nowhere", "no such folder"]),
+        (["predict", "nowhere", "-i", "a", "-o", "b"], ["nowhere", "not found"]),
         (["list", "planers"], ["planers"]),
         (["frobnicate"], ["frobnicate"]),
     ],

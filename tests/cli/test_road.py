@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfcfg.io import read_header, read_label
+from selfcfg.io import read_header, read_image, read_label, write_image
 
 SHORT = ["epochs=2", "iterations_per_epoch=4", "validation_iterations=1", "batch_size=2", "workers=0"]
 SETS = [part for setting in SHORT for part in ("--set", setting)]
@@ -94,3 +94,55 @@ def test_a_plan_edited_by_hand_is_kept(selfcfg, workspace: Path) -> None:
     answer = selfcfg("plan-and-train", 901, "--fold", 0, *SETS, "--jobs", 1, "--workspace", workspace)
     used = json.loads((Path(answer.result["run"]) / "fold_0" / "plan.json").read_text())
     assert used["mirror_axes"] == [0]
+
+
+@pytest.mark.slow
+def test_folds_trained_one_by_one_are_scored_and_reported_together(selfcfg, workspace: Path) -> None:
+    place = ["--jobs", 1, "--workspace", workspace]
+    selfcfg("plan", 901, *place)
+    for fold in (0, 1):
+        run = Path(selfcfg("train", 901, "--fold", fold, *SETS, *place).result["run"])
+    validated = {
+        case for fold in (0, 1) for case in json.loads((run / f"fold_{fold}" / "run.json").read_text())["validation"]
+    }
+    together = json.loads((run / "cross_validation" / "summary.json").read_text())
+    assert {case["case"] for case in together["cases"]} == validated
+    assert "not scored" not in (run / "report.md").read_text()
+
+    selfcfg("train", 901, "--fold", 0, "--name", "unscored", *SETS, *place)
+    (run.parent / f"{run.name}__unscored" / "fold_0" / "validation" / "summary.json").unlink()
+    reported = selfcfg("report", 901, "--workspace", workspace)
+    assert reported.result["reports"] == [str(run / "report.md")]
+    assert "left out" in reported.err
+
+
+@pytest.mark.slow
+def test_a_validation_case_that_was_replaced_is_predicted_again(selfcfg, workspace: Path) -> None:
+    selfcfg("plan", 901, "--jobs", 1, "--workspace", workspace)
+    command = ["train", 901, *SETS, "--jobs", 1, "--resume", "--workspace", workspace]
+    run = Path(selfcfg(*command).result["run"]) / "fold_0"
+    case = json.loads((run / "run.json").read_text())["validation"][0]
+    note, prediction = run / "validation" / ".predictions" / f"{case}.json", run / "validation" / f"{case}.nii.gz"
+    made_from, made_at = json.loads(note.read_text())["input"], prediction.stat().st_mtime_ns
+    assert selfcfg(*command).code == 0
+    assert prediction.stat().st_mtime_ns == made_at
+
+    image_file = workspace / "raw" / "Dataset901_Tiny" / "imagesTr" / f"{case}_0000.nii.gz"
+    image, geometry = read_image(image_file)
+    write_image(image_file, image[:, ::-1].copy(), geometry)
+    answer = selfcfg(*command)
+    assert answer.code == 0, answer.err
+    assert json.loads(note.read_text())["input"] != made_from
+    assert prediction.stat().st_mtime_ns > made_at
+
+
+@pytest.mark.slow
+def test_folds_and_devices_that_are_not_there_are_refused_before_the_work(selfcfg, workspace: Path) -> None:
+    place = ["--jobs", 1, "--workspace", workspace]
+    selfcfg("plan", 901, *place)
+    for wrong, words in ((["--fold", "0,9"], "fold 9"), (["--device", "cuda:97"], "cuda:97")):
+        answer = selfcfg("train", 901, *wrong, *SETS, *place)
+        assert answer.code == 2
+        assert words in answer.err
+    assert not list((workspace / "preprocessed").rglob("*.b2nd"))
+    assert not (workspace / "results").exists()

@@ -290,7 +290,7 @@ def test_an_existing_dataset_is_never_written_over(tmp_path: Path) -> None:
 
 def test_a_destination_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "raw").write_text("a file")
-    with pytest.raises(SelfcfgError, match=r"write .*raw.*; free some space or choose another place"):
+    with pytest.raises(SelfcfgError, match=r"write .*raw.*Not a directory; choose another place"):
         convert_folder(volumes(tmp_path), tmp_path / "raw" / "Dataset001_A")
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from selfcfg.convert.pairing import image_files, match, pair
+from selfcfg.convert.pairing import match, pair
 from selfcfg.errors import DataError, UsageError
+from selfcfg.image_files import image_files
 
 
 def folder(root: Path, name: str, files: str) -> Path:

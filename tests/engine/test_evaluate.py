@@ -9,7 +9,7 @@ import pytest
 
 from selfcfg.engine.evaluate import Evaluation, evaluate
 from selfcfg.engine.scores import score_case
-from selfcfg.errors import DataError
+from selfcfg.errors import DataError, UsageError
 from selfcfg.fixes import Fixes, GeometryFix
 from selfcfg.geometry import FLAT_SPACING, Geometry
 from selfcfg.io import write_label
@@ -197,8 +197,8 @@ def test_a_recorded_fix_of_the_reference_holds(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_or_holds_nothing_is_named(tmp_path: Path, which: str) -> None:
     good = save(tmp_path / "good", a=box(1, (1, 3), (2, 6), (2, 6)))
     folders = {"references": good, "predictions": good}
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         evaluate(**{**folders, which: tmp_path / "nowhere"}, labels=LABELS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no label map"):
+    with pytest.raises(UsageError, match="no image in it"):
         evaluate(**{**folders, which: tmp_path / "empty"}, labels=LABELS)

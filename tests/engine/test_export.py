@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.transform import resize
 
-from selfcfg.engine.export import export, target_spacing
+from selfcfg.engine.export import export
 from selfcfg.engine.store import CaseInfo
 from selfcfg.errors import SelfcfgError
 from selfcfg.geometry import Geometry
@@ -177,4 +177,4 @@ def test_a_2d_network_keeps_the_slices_of_the_case() -> None:
         batch_dice=True,
     )
     info = case_info((4, 5, 6), (6.0, 1.0, 1.0), (0, 1, 2), ((0, 4), (0, 5), (0, 6)), (6.0, 1.0, 1.0))
-    assert target_spacing(info, flat) == (6.0, 0.7, 0.8)
+    assert flat.target_spacing(info.spacing) == (6.0, 0.7, 0.8)

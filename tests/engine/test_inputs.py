@@ -90,7 +90,7 @@ def test_single_channel_files_need_no_number(tmp_path: Path) -> None:
 def test_other_files_are_passed_over(tmp_path: Path) -> None:
     folder = volumes(tmp_path, "a.nii.gz", ".hidden.nii.gz")
     (folder / "notes.txt").write_text("x")
-    (folder / "predictions.json").write_text("{}")
+    (folder / "metrics.json").write_text("{}")
     (folder / "sub.nii.gz").mkdir()
     assert list(find_inputs(folder, plan("MR"))) == ["a"]
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfcfg.engine.checkpoint import load_state, read_weights
+from selfcfg.engine.checkpoint import load_state, read_weights, save_state
 from selfcfg.engine.journal import read_log
 from selfcfg.engine.loop import FitResult, fit
 from selfcfg.engine.trainer import Batch
@@ -88,8 +88,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FitResu
 
 def test_what_a_training_leaves(undisturbed: tuple[Path, FitResult]) -> None:
     folder, result = undisturbed
-    names = ["best.safetensors", "curves.png", "final.safetensors", "last.pt", "log.jsonl", "previous.pt", "run.json"]
-    assert sorted(path.name for path in folder.iterdir()) == names
+    weights_of_it = {"best.safetensors", "final.safetensors", "last.pt", "previous.pt"}
+    assert {path.name for path in folder.iterdir()} == weights_of_it | {
+        "curves.png",
+        "log.jsonl",
+        "plan.json",
+        "run.json",
+    }
     log = read_log(RunFolder(folder))
     assert [line["epoch"] for line in log] == [0, 1, 2]
     for line in log:
@@ -416,3 +421,45 @@ def test_batch_numbers_count_on_over_epochs_and_accumulation(tmp_path: Path) -> 
     batches.at = ("nothing", 0)
     fit(trainer, RunFolder(tmp_path), record, batches, device=CPU, resume=True)
     assert asked == [(0, 24), (8, 24)]
+
+
+def test_asked_to_stop_after_the_last_epoch_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep_and_stop(run: RunFolder, state: dict[str, Any]) -> None:
+        save_state(run, state)
+        if state["position"]["epoch"] == SETTINGS["epochs"]:
+            monkeypatch.undo()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("selfcfg.engine.loop.save_state", keep_and_stop)
+    with pytest.raises(Stopped):
+        trained(tmp_path)
+    assert trained(tmp_path, resume=True).epochs == SETTINGS["epochs"]
+    assert (tmp_path / "final.safetensors").is_file()
+
+
+def test_settings_that_change_no_weight_may_change(undisturbed: tuple[Path, FitResult], tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    trained(tmp_path, resume=True, workers=0, tensorboard=False)
+    assert same(tmp_path, undisturbed[0])
+
+
+def test_final_weights_that_were_lost_are_written_again(undisturbed: tuple[Path, FitResult], tmp_path: Path) -> None:
+    trained(tmp_path)
+    (tmp_path / "final.safetensors").unlink()
+    trained(tmp_path, resume=True)
+    assert same(tmp_path, undisturbed[0])
+
+
+def test_a_run_is_bound_to_the_weights_it_starts_from_not_to_where_they_lie() -> None:
+    record = small_record("supervised", SupervisedSettings(), small_plan(2))
+    started = record.model_copy(update={"init": "/a/final.safetensors", "init_hash": "1"})
+    assert started.model_copy(update={"init": "/b/final.safetensors"}).identity() == started.identity()
+    assert started.model_copy(update={"init_hash": "2"}).identity() != started.identity()
+
+
+def test_a_processor_may_be_named_with_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "training")
+    trainer, record, batches = made(epochs=1)
+    run = RunFolder(tmp_path)
+    assert fit(trainer, run, record, batches, device=torch.device("cpu:0"), resume=False).epochs == 1

@@ -302,7 +302,7 @@ def test_cases_are_written_in_their_own_geometry(tmp_path: Path) -> None:
         label, geometry = read_label(tmp_path / "out" / f"{case}.nii.gz")
         np.testing.assert_array_equal(label, random_image(seed)[0] > 0.5)
         assert not geometry.differences(read_image(images / f"{case}_0000.nii.gz")[1])
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz", "predictions.json"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [".predictions", "a.nii.gz", "b.nii.gz"]
 
 
 def test_a_finished_case_is_skipped_only_if_nothing_changed(tmp_path: Path) -> None:
@@ -330,9 +330,8 @@ def test_a_run_that_was_killed_while_writing_is_continued(tmp_path: Path) -> Non
     images, out = save_images(tmp_path / "images", a=0), tmp_path / "out"
     model = threshold_model(plan(3))
     run(model, images, out)
-    ledger = read_json(out / "predictions.json")
-    ledger["cases"]["a"]["output"] = ""
-    write_json(out / "predictions.json", ledger)
+    note = read_json(out / ".predictions" / "a.json")
+    write_json(out / ".predictions" / "a.json", {**note, "output": ""})
     assert run(model, images, out).done == ("a",)
 
 

@@ -87,7 +87,7 @@ def test_both_outlines_are_drawn(tmp_path: Path, n_channels: int) -> None:
     overlay(image, label, np.roll(label, 4, axis=2), geometry, tmp_path / "both.png")
     overlay(image, label, np.zeros_like(label), geometry, tmp_path / "missed.png")
     overlay(image, np.zeros_like(label), label, geometry, tmp_path / "invented.png")
-    overlay(image, label, np.roll(label, 4, axis=2), geometry, tmp_path / "ignored.png", foreground=[3])
+    overlay(image, label, np.roll(label, 4, axis=2), geometry, tmp_path / "ignored.png", classes={3: "c"})
     drawn = {file.stem: (has_color(file, BLUE), has_color(file, ORANGE)) for file in tmp_path.iterdir()}
     assert drawn == {
         "both": (True, True),

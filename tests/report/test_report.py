@@ -12,6 +12,7 @@ import pytest
 from selfcfg.dataset import Dataset
 from selfcfg.engine.evaluate import CaseScores, Evaluation, evaluate
 from selfcfg.engine.scores import ClassScores
+from selfcfg.engine.validation import cross_validated
 from selfcfg.errors import DataError
 from selfcfg.fingerprint import ChannelStatistics
 from selfcfg.io import read_label, write_label
@@ -55,9 +56,10 @@ def road(tiny_dataset: Dataset, tmp_path: Path) -> Road:
             predictions[case] = folder / f"fold_{fold}" / "validation" / f"{case}.nii.gz"
             label, geometry = read_label(dataset.case(case).label)
             write_label(predictions[case], np.roll(label, ids.index(case), axis=2), geometry)
-    references = {case.id: case.label for case in dataset.cases}
-    evaluation = evaluate(references, predictions, dataset.labels)
-    evaluation.write(folder / "cross_validation")
+        scored = {case: predictions[case] for case in validation}
+        references = {case: dataset.case(case).label for case in validation}
+        evaluate(references, scored, dataset.labels).write(folder / f"fold_{fold}" / "validation")
+    evaluation = cross_validated(folder)
     return Road(workspace, dataset, folder, plan, evaluation)
 
 
@@ -192,7 +194,8 @@ def test_what_cannot_be_drawn_is_said(road: Road) -> None:
 
 
 def test_an_experiment_without_scores_is_refused(road: Road) -> None:
-    (road.folder / "cross_validation" / "summary.json").unlink()
+    for summary in road.folder.glob("fold_*/validation/summary.json"):
+        summary.unlink()
     with pytest.raises(DataError, match="not been scored"):
         report_experiment(road.folder, road.workspace)
 
@@ -202,8 +205,8 @@ def test_an_experiment_without_scores_is_refused(road: Road) -> None:
     [
         (0, []),
         (1, [("the only case", 0)]),
-        (2, [("worst", 0), ("best", 1)]),
-        (3, [("worst", 0), ("worst", 1), ("best", 2)]),
+        (2, [("1 of 2, worst first", 0), ("2 of 2, worst first", 1)]),
+        (3, [(f"{rank + 1} of 3, worst first", rank) for rank in range(3)]),
         (4, [("worst", 0), ("worst", 1), ("worst", 2), ("best", 3)]),
         (9, [("worst", 0), ("worst", 1), ("worst", 2), ("median", 4), ("best", 8)]),
     ],

@@ -15,12 +15,12 @@ FOLDERS = {"selfcfg": ROOT / "selfcfg", "selfcfg.planners": ROOT / "planners", "
 
 LAYERS = {
     0: "selfcfg selfcfg.errors selfcfg.files selfcfg.records selfcfg.registry selfcfg.geometry selfcfg.progress "
-    "selfcfg.parallel",
+    "selfcfg.parallel selfcfg.image_files",
     1: "selfcfg.labels selfcfg.dataset selfcfg.splits selfcfg.fixes selfcfg.fingerprint selfcfg.topology selfcfg.plan "
     "selfcfg.project selfcfg.recipe selfcfg.runs selfcfg.workspace",
     2: "selfcfg.io selfcfg.kernels selfcfg.nets",
     3: "selfcfg.convert selfcfg.engine selfcfg.planners selfcfg.trainers",
-    4: "selfcfg.engine.predict selfcfg.engine.evaluate selfcfg.engine.select",
+    4: "selfcfg.engine.predict selfcfg.engine.evaluate selfcfg.engine.validation selfcfg.engine.select",
     5: "selfcfg.engine.loop selfcfg.interop selfcfg.report",
     6: "selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.demo selfcfg.testing",
     7: "selfcfg.cli selfcfg.__main__",

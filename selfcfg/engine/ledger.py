@@ -1,0 +1,74 @@
+"""What was predicted in a folder, by what and from what: so that a re-run does only what is not done or has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from selfcfg.errors import DataError
+from selfcfg.files import hash_file
+from selfcfg.records import Record
+
+FOLDER = ".predictions"
+
+
+class LedgerEntry(Record):
+    """How one case was predicted.
+
+    Args:
+        maker: hash of the model and the options.
+        input: hash of the image files.
+        output: hash of the label map; empty while it is being written.
+        probabilities: bytes of the probabilities' file, 0 where there is none.
+    """
+
+    maker: str
+    input: str
+    output: str = ""
+    probabilities: int = 0
+
+
+class Ledger:
+    """The entries of an output folder, a file a case in a hidden folder: several processes never meet in one file.
+
+    Args:
+        folder: where predictions are written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / FOLDER
+
+    @classmethod
+    def at(cls, folder: Path) -> Self:
+        """The ledger of a folder, which is made where there is none.
+
+        Raises:
+            OSError: it cannot be made or written to.
+        """
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        return cls(folder)
+
+    def entry(self, case: str) -> LedgerEntry | None:
+        """The entry of a case; None without one, or where it is damaged."""
+        try:
+            return LedgerEntry.read(self._file(case))
+        except DataError:
+            return None
+
+    def note(self, case: str, entry: LedgerEntry) -> None:
+        """Replaces the entry of a case.
+
+        Raises:
+            SelfcfgError: the disk refused the bytes.
+        """
+        entry.write(self._file(case))
+
+    def is_done(self, case: str, file: Path, maker: str, source: str) -> bool:
+        """Whether `file` is what `maker` made of `source`, unchanged since."""
+        entry = self.entry(case)
+        if entry is None or (entry.maker, entry.input) != (maker, source) or not file.is_file():
+            return False
+        return hash_file(file) == entry.output
+
+    def _file(self, case: str) -> Path:
+        return self._folder / f"{case}.json"

@@ -1,0 +1,87 @@
+"""Whole validation cases predicted by the network that did not train on them, and the scores of all folds together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from selfcfg.engine.evaluate import Evaluation, combine, evaluate
+from selfcfg.engine.ledger import Ledger, LedgerEntry
+from selfcfg.engine.predict import load_model
+from selfcfg.engine.preprocess import Prepared
+from selfcfg.engine.store import Store
+from selfcfg.errors import DataError
+from selfcfg.files import hash_file
+from selfcfg.fixes import Fixes
+from selfcfg.io import write_label
+from selfcfg.labels import LabelSchema
+from selfcfg.progress import progress
+from selfcfg.project import Project
+from selfcfg.runs import RunFolder, RunRecord, fold_folders
+
+SUMMARY = "summary.json"
+
+
+def predict_validation(  # noqa: PLR0917 - each is a fact of its own
+    run: RunFolder, cases: Sequence[str], store: Store, ending: str, device: str | None, precision: str
+) -> dict[str, Path]:
+    """The label map of each case by the final weights of a run; those predicted already from the same image are kept.
+
+    Args:
+        run: finished.
+        cases: ids of preprocessed cases.
+        store: where these are.
+        ending: of the files to write.
+        device: to predict on; None: the best there is.
+        precision: "auto", "float32" or "bfloat16".
+    """
+    files = {case: run.validation / f"{case}{ending}" for case in cases}
+    ledger, maker = Ledger.at(run.validation), hash_file(run.final)
+    sources = {case: store.open(case).info.source for case in cases}
+    missing = [case for case in cases if not ledger.is_done(case, files[case], maker, sources[case])]
+    if missing:
+        model = load_model(run.path, device=device, precision=precision)
+        with progress(f"validate {run.path.name}", len(missing)) as step:
+            for case in missing:
+                stored = store.open(case)
+                prediction = model.predict_prepared(Prepared(image=stored.image[...], label=None, info=stored.info))
+                write_label(files[case], prediction.labels, prediction.geometry)
+                entry = LedgerEntry(maker=maker, input=sources[case], output=hash_file(files[case]))
+                ledger.note(case, entry)
+                step(case)
+    return files
+
+
+def score_validation(
+    project: Project, labels: LabelSchema, predictions: Mapping[str, Path], destination: Path, jobs: int
+) -> Evaluation:
+    """The scores of predictions of the dataset's cases that have a label, also written into `destination`."""
+    references = {case: label for case in predictions if (label := project.dataset.case(case).label) is not None}
+    predicted = {case: predictions[case] for case in references}
+    scores = evaluate(references, predicted, labels, fixes=Fixes.of(project.dataset.root), jobs=jobs)
+    scores.write(destination)
+    return scores
+
+
+def cross_validated(folder: Path) -> Evaluation:
+    """The scores of every finished fold of an experiment together, also written into its folder.
+
+    Raises:
+        DataError: no fold has been scored yet.
+    """
+    scored = [Evaluation.read(file) for file in _summaries(folder)]
+    if not scored:
+        raise DataError(f"scores of {folder}", "its folds have not been scored yet", "finish training with --resume")
+    scores = combine(scored)
+    scores.write(folder / "cross_validation")
+    return scores
+
+
+def is_scored(folder: Path) -> bool:
+    """Whether at least one fold of an experiment is finished and scored."""
+    return bool(_summaries(folder))
+
+
+def _summaries(folder: Path) -> list[Path]:
+    finished = [run for run in fold_folders(folder) if RunRecord.read(run.record).status == "finished"]
+    return [file for run in finished if (file := run.validation / SUMMARY).is_file()]

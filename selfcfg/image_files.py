@@ -1,0 +1,46 @@
+"""Names of image files: the suffixes that are known, what stands before them, and the images of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfcfg.errors import DataError, UsageError
+
+RASTER_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+FILE_ENDINGS = VOLUME_ENDINGS + RASTER_ENDINGS
+
+
+def ending_in(name: str) -> str | None:
+    """The known suffix that a file name ends with, in lower case; None where it is of no known format."""
+    lower = name.lower()
+    return next((ending for ending in FILE_ENDINGS if lower.endswith(ending)), None)
+
+
+def stem_in(name: str) -> str:
+    """A file name without its known suffix; all of it where it has none."""
+    return name[: len(name) - len(ending_in(name) or "")]
+
+
+def image_files(folder: Path) -> dict[str, Path]:
+    """The image files of a folder by their name without suffix; hidden files and other kinds are left out.
+
+    Raises:
+        UsageError: there is no such folder, or no image in it.
+        DataError: two files differ only in their suffix.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"read {folder}", "there is no such folder", "check the path")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if ending_in(path.name) is None or path.name.startswith(".") or not path.is_file():
+            continue
+        stem = stem_in(path.name)
+        if stem in found:
+            raise DataError(
+                f"case '{stem}'", f"both {found[stem].name} and {path.name} are in {folder}", "keep one of them"
+            )
+        found[stem] = path
+    if not found:
+        raise UsageError(f"read {folder}", f"no image in it ({', '.join(FILE_ENDINGS)})", "check the path")
+    return found
