@@ -67,3 +67,8 @@ def listed(names: Iterable[object], shown: int = 5, separator: str = ", ") -> st
     everything = [str(name) for name in names]
     more = f" and {len(everything) - shown} more" if len(everything) > shown else ""
     return separator.join(everything[:shown]) + more
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and what it counts: "1 case", "2 cases"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

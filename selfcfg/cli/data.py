@@ -24,7 +24,7 @@ from selfcfg.cli.options import (
     spacing_of,
     split_values,
 )
-from selfcfg.errors import UsageError
+from selfcfg.errors import UsageError, counted
 from selfcfg.workspace import Workspace
 
 IdOption = Annotated[int, typer.Option("--id", help="number of the new dataset, 1 to 999")]
@@ -96,7 +96,7 @@ def convert_folder(
 
 
 def _converted(speaker: Speaker, root: Path, n_cases: int) -> None:
-    speaker.say(f"converted {n_cases} cases to {root}")
+    speaker.say(f"converted {counted(n_cases, 'case')} to {root}")
     speaker.done({"dataset": str(root)}, f"selfcfg check {root.name}")
 
 
@@ -124,7 +124,8 @@ def check(
         speaker.say(str(finding))
     errors = sum(finding.severity == "error" for finding in findings)
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(finding.kind for finding in findings).most_common())
-    speaker.say(f"{root.name}: {errors} errors, {len(findings) - errors} warnings" + (f" ({kinds})" if kinds else ""))
+    found = f"{counted(errors, 'error')}, {counted(len(findings) - errors, 'warning')}"
+    speaker.say(f"{root.name}: {found}" + (f" ({kinds})" if kinds else ""))
     next_command = "" if errors else f"selfcfg plan {root.name} --explain"
     speaker.done({"findings": [finding.model_dump(mode="json") for finding in findings]}, next_command)
     if errors:
@@ -144,7 +145,7 @@ def fingerprint(
     speaker = Speaker(as_json)
     project = open_project(dataset, workspace)
     facts = pipeline.fingerprint(project, jobs)
-    speaker.say(f"measured {facts.n_cases} cases of {project.name}: {project.fingerprint_file}")
+    speaker.say(f"measured {counted(facts.n_cases, 'case')} of {project.name}: {project.fingerprint_file}")
     speaker.done({"fingerprint": str(project.fingerprint_file)}, f"selfcfg plan {project.name} --explain")
 
 

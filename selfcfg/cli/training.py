@@ -29,6 +29,7 @@ from selfcfg.cli.options import (
     open_project,
     settings_of,
 )
+from selfcfg.errors import counted
 
 if TYPE_CHECKING:
     from selfcfg.engine.experiment import Experiment, FoldResult, TrainRequest
@@ -99,7 +100,7 @@ def plan_and_train(
     speaker = Speaker(as_json)
     project = open_project(dataset, workspace)
     warnings = pipeline.checked(project, jobs)
-    speaker.say(f"{project.name}: {len(project.dataset.cases)} cases, {len(warnings)} warnings")
+    speaker.say(f"{project.name}: {counted(len(project.dataset.cases), 'case')}, {counted(len(warnings), 'warning')}")
     facts = pipeline.fingerprint(project, jobs)
     file = project.plan_file(planner, memory)
     if file.is_file():

@@ -20,7 +20,7 @@ from selfcfg.convert.description import describe, refuse_undeclared
 from selfcfg.convert.label_plan import Declared, LabelPlan, plan_declared, plan_found, plan_mask, read_declared
 from selfcfg.convert.pairing import Pairs, pair
 from selfcfg.dataset import Dataset, Provenance
-from selfcfg.errors import DataError, UsageError, listed
+from selfcfg.errors import DataError, UsageError, counted, listed
 from selfcfg.files import write_json
 from selfcfg.image_files import RASTER_ENDINGS
 from selfcfg.progress import say
@@ -90,12 +90,12 @@ def convert_folder(request: FolderRequest, destination: Path) -> Dataset:
 
 
 def _tell(pairs: Pairs) -> None:
-    for names, what in (
-        (pairs.lonely_images, "images without a label"),
-        (pairs.lonely_labels, "labels without an image"),
+    for names, what, lacking in (
+        (pairs.lonely_images, "image", "without a label"),
+        (pairs.lonely_labels, "label", "without an image"),
     ):
         if names:
-            say(f"left out {len(names)} {what}: {listed(names)}")
+            say(f"left out {counted(len(names), what)} {lacking}: {listed(names)}")
 
 
 def _label_plan(request: FolderRequest, declared: Declared | None, surveys: Mapping[str, CaseSurvey]) -> LabelPlan:
@@ -127,7 +127,9 @@ def _channels(given: tuple[str, ...], surveys: Mapping[str, CaseSurvey], ending:
         )
     count = next(iter(groups))
     if given and len(given) != count:
-        raise UsageError(f"channels {', '.join(given)}", f"{count} channels were found", f"give {count} names")
+        raise UsageError(
+            f"channels {', '.join(given)}", f"{counted(count, 'channel')} found", f"give {counted(count, 'name')}"
+        )
     colours = ending in RASTER_ENDINGS and count == 3
     default = ("R", "G", "B") if colours else ("image",) if count == 1 else tuple(f"image{n}" for n in range(count))
     return given or default

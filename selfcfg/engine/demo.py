@@ -11,7 +11,7 @@ from selfcfg.engine.evaluate import evaluate
 from selfcfg.engine.experiment import TrainRequest, open_experiment, train_fold
 from selfcfg.engine.predict import PredictOptions, find_inputs, load_model, predict_cases
 from selfcfg.engine.validation import cross_validated
-from selfcfg.errors import SelfcfgError
+from selfcfg.errors import SelfcfgError, counted
 from selfcfg.parallel import default_jobs
 from selfcfg.project import Project
 from selfcfg.report.report import write_report
@@ -39,7 +39,7 @@ def run_demo(workspace: Workspace, say: Callable[[str], None]) -> tuple[float, P
         make_synthetic(root, n_cases=N_CASES, n_test=N_TEST)
     project = Project.of(workspace, str(root))
     say(f"1. dataset   {len(project.dataset.cases)} training and {N_TEST} test cases in {root}")
-    say(f"2. check     {len(pipeline.checked(project, jobs))} warnings")
+    say(f"2. check     {counted(len(pipeline.checked(project, jobs)), 'warning')}")
     facts = pipeline.fingerprint(project, jobs)
     say(f"3. measure   {project.fingerprint_file}")
     file, plan = pipeline.make_plan(project, facts, "standard")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from selfcfg.errors import listed
+from selfcfg.errors import counted, listed
 from selfcfg.fingerprint import CaseFingerprint, Fingerprint
 from selfcfg.geometry import times
 from selfcfg.plan import Configuration, Plan, Reason
@@ -66,16 +66,16 @@ def plan_page(plan: Plan, fingerprint: Fingerprint) -> str:
 def _summary(plan: Plan, fingerprint: Fingerprint) -> str:
     """The whole plan in a few sentences."""
     chosen = plan.configuration(plan.default_configuration)
-    cases = _count(fingerprint.n_cases, "picture" if plan.dimensions == 2 else "volume")
+    cases = counted(fingerprint.n_cases, "picture" if plan.dimensions == 2 else "volume")
     subjects = len({case.subject for case in fingerprint.cases})
     if fingerprint.cases and subjects != fingerprint.n_cases:
-        cases += f" of {_count(subjects, 'subject')}"
+        cases += f" of {counted(subjects, 'subject')}"
     targets = list(plan.labels.targets)
     overlapping = ", overlapping," if plan.labels.has_regions else ""
-    classes = _count(len(targets), "class", "classes") + f"{overlapping} ({listed(targets, 12)})"
+    classes = counted(len(targets), "class", "classes") + f"{overlapping} ({listed(targets, 12)})"
     spacing = "" if plan.dimensions == 2 else f" at {times(chosen.spacing)} mm"
     return (
-        f"{cases} with {_count(len(plan.channels), 'channel')} ({listed(plan.channels, 12)}) and {classes}. The "
+        f"{cases} with {counted(len(plan.channels), 'channel')} ({listed(plan.channels, 12)}) and {classes}. The "
         f"planner '{plan.planner}' planned for {plan.memory_gb:g} GB of accelerator memory. By default the network "
         f"{plan.default_configuration} is trained: it sees patches of {times(chosen.patch_size)} voxels{spacing}, "
         f"{chosen.batch_size} at a time."
@@ -145,7 +145,7 @@ def _orientations(cases: Sequence[CaseFingerprint]) -> list[str]:
         pointing = ", ".join(DIRECTIONS.get(letter, letter) for letter in orientation)
         names = [case.case for case in cases if case.orientation == orientation]
         named = f": {listed(names, MAX_NAMED)}" if count <= len(cases) / 2 else ""
-        parts.append(f"z, y, x to {pointing} in {_count(count, 'case')}{named}")
+        parts.append(f"z, y, x to {pointing} in {counted(count, 'case')}{named}")
     return [f"The axes do not point the same way in all cases ({'; '.join(parts)})."]
 
 
@@ -191,7 +191,7 @@ def _absent(plan: Plan, cases: Sequence[CaseFingerprint]) -> list[str]:
         without = [case for case, count in counts.items() if count == 0]
         tiny = [case for case, count in counts.items() if 0 < count < FEW_VOXELS]
         if without:
-            notes.append(f"No '{name}' in {_count(len(without), 'case')}: {listed(without, MAX_NAMED)}.")
+            notes.append(f"No '{name}' in {counted(len(without), 'case')}: {listed(without, MAX_NAMED)}.")
         if tiny:
             notes.append(f"Fewer than {FEW_VOXELS} voxels of '{name}': {listed(tiny, MAX_NAMED)}.")
     return notes
@@ -310,7 +310,3 @@ def _item(text: str) -> str:
 
 def _wrap(text: str, width: int = WIDTH) -> str:
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
