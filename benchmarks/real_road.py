@@ -44,6 +44,9 @@ NESTED = {
     "regions_class_order": [1, 2, 3],
 }
 SCRIBBLES = {"background": 0, "RV": 1, "myocardium": 2, "LV": 3, "ignore": 4}
+UPRIGHT = {"transforms.mirror_p": 0, "transforms.rotation_2d": 0.26}
+"""For pictures that always hang the same way."""
+
 SHORT = {"epochs": 3, "iterations_per_epoch": 10, "validation_iterations": 2, "batch_size": 2}
 TASKS = {
     "montgomery": Task(
@@ -54,11 +57,12 @@ TASKS = {
         "XR",
         "2d",
         {
-            "epochs": 12,
+            "epochs": 24,
             "iterations_per_epoch": 30,
             "validation_iterations": 4,
             "batch_size": 4,
             "patch_size": "256,256",
+            **UPRIGHT,
         },
     ),
     "ct_pet": Task(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +23,7 @@ from selfcfg.engine.inputs import find_inputs, refuse_unfit
 from selfcfg.engine.preprocess import Prepared, prepare
 from selfcfg.engine.sliding import Window, slide
 from selfcfg.engine.store import CaseInfo
-from selfcfg.errors import DataError, SelfcfgError, UsageError
+from selfcfg.errors import DataError, SelfcfgError, UsageError, counted
 from selfcfg.files import hash_file, hash_json, read_json
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import FLAT_SPACING, Geometry, Vector
@@ -66,6 +66,7 @@ class Model:
         precision: "float32" or "bfloat16".
         files: the files the weights were read from.
         facts: fingerprint of the training cases, where it lies beside the runs.
+        mirror_axes: axes along which patches were mirrored in training, so that copies may be in prediction.
     """
 
     plan: Plan
@@ -75,6 +76,12 @@ class Model:
     precision: str
     files: tuple[Path, ...] = ()
     facts: Fingerprint | None = None
+    mirror_axes: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        sizes = " x ".join(map(str, self.configuration.patch_size))
+        counts = f"{counted(len(self.networks), 'network')} of {self.plan.dataset}"
+        return f"Model({counts}, planner {self.plan.planner}, patch {sizes}, {self.precision} on {self.device})"
 
     @cached_property
     def identity(self) -> str:
@@ -85,6 +92,7 @@ class Model:
                 "configuration": self.configuration.content_hash(),
                 "weights": [hash_file(file) for file in self.files],
                 "precision": self.precision,
+                "mirror_axes": self.mirror_axes,
             }
         )
 
@@ -101,7 +109,7 @@ class Model:
         Args:
             image: a file, the files of its channels in order, a SimpleITK image, or an array (C, Z, Y, X) with its
                 spacing (z, y, x) in mm.
-            mirroring: also predict mirrored copies and average.
+            mirroring: also predict mirrored copies and average, where the training mirrored.
             step: largest distance between tiles, in tile lengths.
             probabilities: also give the probability of each class.
 
@@ -140,7 +148,7 @@ class Model:
         window = Window(
             patch=self.configuration.patch_size,
             n_outputs=self.plan.labels.n_outputs,
-            mirror_axes=self.plan.mirror_axes if mirroring else (),
+            mirror_axes=self.mirror_axes if mirroring else (),
             step=step,
             batch=self._batch(),
             precision=self.precision,
@@ -211,7 +219,13 @@ def load_model(
         precision=resolve_precision(target, precision),
         files=tuple(files),
         facts=Fingerprint.read(facts / "fingerprint.json") if facts else None,
+        mirror_axes=plan.mirror_axes if all(_was_mirrored(record.settings) for record in records) else (),
     )
+
+
+def _was_mirrored(settings: Mapping[str, Any]) -> bool:
+    transforms = settings.get("transforms") or {}
+    return settings.get("augmentation") != "none" and transforms.get("mirror_p", 1.0) > 0
 
 
 def _told(slabs: Iterator[Tensor], info: CaseInfo) -> Iterator[Tensor]:

@@ -37,7 +37,7 @@ class PredictOptions:
     """How to predict.
 
     Args:
-        mirroring: also predict mirrored copies and average.
+        mirroring: also predict mirrored copies and average, where the training mirrored.
         step: largest distance between tiles, in tile lengths.
         probabilities: also write ``<case>.npz`` with the key "probabilities", float16 (classes, Z, Y, X).
         overwrite: predict finished cases again, and write over files that were not predicted here.

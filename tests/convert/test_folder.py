@@ -248,7 +248,7 @@ def test_what_has_no_partner_is_said(tmp_path: Path, capfd: pytest.CaptureFixtur
     dataset = convert_folder(request, tmp_path / "Dataset001_A")
     assert [case.id for case in dataset.cases] == ["p0_scan", "p2_scan"]
     said = capfd.readouterr().err
-    assert "left out 1 images without a label: p1_scan" in said
+    assert "left out 1 image without a label: p1_scan" in said
     assert "left out 1 labels without an image: other.nii.gz" in said
 
 
@@ -256,7 +256,7 @@ def test_what_has_no_partner_is_said(tmp_path: Path, capfd: pytest.CaptureFixtur
     ("change", "kind", "message"),
     [
         ({"images": ()}, UsageError, "no folder of images"),
-        ({"channels": ("CT", "PET")}, UsageError, "1 channels were found; give 1 names"),
+        ({"channels": ("CT", "PET")}, UsageError, "1 channel found; give 1 name"),
         ({"subject_pattern": "("}, UsageError, "not a regular expression"),
         ({"subject_pattern": "p1"}, UsageError, "it has no group; put brackets"),
         ({"subject_pattern": "(p1)"}, DataError, "not found in p0_scan, p2_scan; change the pattern"),

@@ -250,6 +250,15 @@ def test_the_patch_of_the_training_is_used(tmp_path: Path) -> None:
     assert load_model(save_run(tmp_path / "fold_0", plan(3), settings=settings)).configuration.patch_size == (4, 12, 8)
 
 
+def test_copies_are_mirrored_only_where_the_training_mirrored(tmp_path: Path) -> None:
+    mirrored = load_model(save_run(tmp_path / "a", plan(3)), device="cpu")
+    assert mirrored.mirror_axes == plan(3).mirror_axes != ()
+    assert "1 network of" in repr(mirrored)
+    for number, settings in enumerate(({"transforms": {"mirror_p": 0.0}}, {"augmentation": "none"})):
+        run = save_run(tmp_path / str(number), plan(3), settings=settings)
+        assert load_model(run, device="cpu").mirror_axes == ()
+
+
 def test_an_unfinished_run_is_refused_unless_its_best_weights_are_wanted(tmp_path: Path) -> None:
     run = save_run(tmp_path / "fold_0", plan(3), status="running")
     with pytest.raises(DataError, match=r"not finished.*--weights best"):
