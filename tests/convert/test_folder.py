@@ -249,7 +249,7 @@ def test_what_has_no_partner_is_said(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert [case.id for case in dataset.cases] == ["p0_scan", "p2_scan"]
     said = capfd.readouterr().err
     assert "left out 1 image without a label: p1_scan" in said
-    assert "left out 1 labels without an image: other.nii.gz" in said
+    assert "left out 1 label without an image: other.nii.gz" in said
 
 
 @pytest.mark.parametrize(
