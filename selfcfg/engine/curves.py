@@ -38,12 +38,12 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     names = {"seconds_per_iteration": "seconds an iteration", "data_wait": "of it waiting for data"}
     _plot(times, entries, lambda entry: {text: entry[name] for name, text in names.items()}, style="--")
     times.set_ylabel("seconds")
-    times.set_ylim(bottom=0)
+    times.set_ylim(bottom=0, top=1.5 * times.dataLim.y1 or 1.0)  # room for the legend
     times.grid(visible=False)
     rates.set_xlabel("epoch")
     rates.xaxis.set_major_locator(MaxNLocator(integer=True))
-    rates.legend(loc="upper right", bbox_to_anchor=(0.5, 1.0), fontsize="small")
-    times.legend(loc="upper left", bbox_to_anchor=(0.5, 1.0), fontsize="small")
+    rates.get_legend().remove()
+    times.legend(handles=[*rates.get_lines(), *times.get_lines()], loc="upper right", fontsize="small")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=100)
 
