@@ -152,7 +152,7 @@ def run(task: Task, data: Path, work: Path) -> dict[str, Any]:
 def first_files(folder: Path, count: int, destination: Path) -> Path:
     """A copy of a folder's first files by name."""
     copy = destination / folder.name
-    copy.mkdir(parents=True)
+    copy.mkdir(parents=True, exist_ok=True)
     for file in sorted(folder.iterdir())[:count]:
         shutil.copyfile(file, copy / file.name)
     return copy

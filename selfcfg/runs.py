@@ -60,6 +60,11 @@ class RunRecord(Record):
         settings = {name: value for name, value in self.settings.items() if name not in INCIDENTAL}
         return {**everything, "settings": settings}
 
+    def shared_identity(self) -> dict[str, Any]:
+        """What the folds of one experiment must share: everything but their cases."""
+        own = ("fold", "train", "validation", "data_hash")
+        return {name: value for name, value in self.identity().items() if name not in own}
+
 
 @dataclass(frozen=True)
 class RunFolder:

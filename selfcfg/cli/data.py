@@ -118,7 +118,7 @@ def check(
     root = Workspace.at(workspace).dataset_folder(dataset)
     findings = find(root, jobs)
     if fix and (fixed := write_fixes(root, findings)):
-        speaker.say(f"recorded {len(fixed)} fixes in {root / 'fixes.json'}")
+        speaker.say(f"recorded {counted(len(fixed), 'fix', 'fixes')} in {root / 'fixes.json'}")
         findings = find(root, jobs)
     for finding in findings:
         speaker.say(str(finding))
@@ -225,5 +225,6 @@ def preprocess(
     name = configuration or chosen.default_configuration
     chosen.configuration(name)
     store = pipeline.store(project, chosen, name, jobs)
+    used = f" --planner {planner}" if planner else ""
     speaker.say(f"{len(store.cases())} cases of {project.name} are ready for {name}: {store.folder}")
-    speaker.done({"store": str(store.folder), "configuration": name}, f"selfcfg train {project.name} -c {name}")
+    speaker.done({"store": str(store.folder), "configuration": name}, f"selfcfg train {project.name} -c {name}{used}")

@@ -89,7 +89,8 @@ def predict(
 
 def _run_of(target: str, workspace: Workspace) -> Path:
     """The run folder that is meant: a folder itself, or the only experiment of a dataset."""
-    if (path := Path(target)).exists() or len(path.parts) > 1:
+    path = Path(target)
+    if (path.exists() or len(path.parts) > 1) and not (path / "dataset.json").is_file():
         return path
     found = experiments_of(target, workspace)
     if len(found) > 1:
@@ -107,7 +108,9 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="folder for summary.json and metrics.csv; default: the predictions'")
     ] = None,
-    nsd_tolerance: Annotated[float, typer.Option(min=0, help="surface distance that counts as agreement, in mm")] = 2.0,
+    nsd_tolerance: Annotated[
+        float, typer.Option(min=0, help="surface distance that counts as agreement: mm, or pixels")
+    ] = 2.0,
     empty: Annotated[
         Literal["exclude", "score"],
         typer.Option(help="a class absent from both masks: leave the case out, or score it as perfect"),

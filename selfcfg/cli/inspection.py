@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from selfcfg.cli.options import DebugOption, JsonOption, Speaker, WorkspaceOption
+from selfcfg.errors import DataError
 from selfcfg.records import Record
 from selfcfg.workspace import SET_WORKSPACE, Workspace
 
@@ -82,7 +83,7 @@ def report(
     debug: DebugOption = False,
 ) -> None:
     """Writes report.md with scores and pictures for every experiment that has scores."""
-    from selfcfg.engine.validation import is_scored  # noqa: PLC0415
+    from selfcfg.engine.validation import scored_folds  # noqa: PLC0415
     from selfcfg.project import experiments_of  # noqa: PLC0415
     from selfcfg.report.report import report_experiment  # noqa: PLC0415
 
@@ -90,12 +91,14 @@ def report(
     folders = experiments_of(target, place)
     reports = []
     for folder in folders:
-        if len(folders) > 1 and not is_scored(folder):
+        if len(folders) > 1 and not scored_folds(folder):
             speaker.say(f"left out: {folder.name}, which has no scores yet")
             continue
         reports.append(report_experiment(folder, place))
         speaker.say(f"report: {reports[-1]}")
-    speaker.done({"reports": [str(file) for file in reports]})
+    if not reports:
+        raise DataError(f"report on '{target}'", "no experiment has scores yet", "finish training with --resume")
+    speaker.done({"report": str(reports[0]), "reports": [str(file) for file in reports]})
 
 
 def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:

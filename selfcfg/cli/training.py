@@ -32,7 +32,7 @@ from selfcfg.cli.options import (
 from selfcfg.errors import counted
 
 if TYPE_CHECKING:
-    from selfcfg.engine.experiment import Experiment, FoldResult, TrainRequest
+    from selfcfg.engine.experiment import TrainRequest
     from selfcfg.project import Project
 
 InitOption = Annotated[
@@ -125,30 +125,23 @@ def _train_and_tell(
     speaker: Speaker, project: Project, request: TrainRequest, folds: list[int] | None, jobs: int
 ) -> None:
     from selfcfg.engine.experiment import open_experiment, train_fold  # noqa: PLC0415
-    from selfcfg.engine.validation import cross_validated  # noqa: PLC0415
+    from selfcfg.engine.validation import cross_validated, scored_folds  # noqa: PLC0415
     from selfcfg.report.report import write_report  # noqa: PLC0415
 
     experiment = open_experiment(project, request, folds, jobs=jobs)
-    results: list[FoldResult] = []
     for fold in experiment.folds:
-        results.append(train_fold(experiment, fold))
-        speaker.say(f"fold {fold}: {results[-1].run.path}\n{results[-1].evaluation.table()}")
-    scores = cross_validated(experiment.folder)
-    if scores.n_cases > results[-1].evaluation.n_cases:
+        result = train_fold(experiment, fold)
+        speaker.say(f"fold {fold}: {result.run.path}\n{result.evaluation.table()}")
+    scores, scored = cross_validated(experiment.folder), scored_folds(experiment.folder)
+    if len(scored) > 1:
         speaker.say(f"all finished folds together:\n{scores.table()}")
     report = write_report(experiment.folder, scores, project.dataset, experiment.plan)
     speaker.say(f"report: {report}")
-    _done(speaker, experiment, results, scores.foreground_mean["dice"], report)
-
-
-def _done(
-    speaker: Speaker, experiment: Experiment, results: list[FoldResult], dice: float | None, report: Path
-) -> None:
     speaker.done(
         {
             "run": str(experiment.folder),
-            "folds": [result.run.path.name for result in results],
-            "dice": dice,
+            "folds": [run.path.name for run in scored],
+            "dice": scores.foreground_mean["dice"],
             "report": str(report),
         },
         f"selfcfg predict {experiment.folder} -i INPUT -o OUTPUT",

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import nn
 
-from selfcfg.errors import UsageError
+from selfcfg.errors import UsageError, counted
 from selfcfg.topology import Topology
 
 Precision = Literal["float32", "bfloat16"]
@@ -89,11 +89,9 @@ def training_precision(device: torch.device, wanted: str, topology: Topology, pa
         return precision
     if wanted == "auto":
         return "float32"
-    raise UsageError(
-        "train with precision=bfloat16",
-        f"feature maps narrow down to {narrowest} voxels, and PyTorch's gradients are wrong there on a processor",
-        f"use precision=float32 or auto, or a patch that keeps {safe} voxels",
-    )
+    found = f"maps narrow down to {counted(narrowest, 'voxel')}, and PyTorch's gradients are wrong there on a processor"
+    remedy = f"use precision=float32 or auto, or a patch that keeps {safe} voxels"
+    raise UsageError("train with precision=bfloat16", found, remedy)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

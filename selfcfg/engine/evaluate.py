@@ -16,7 +16,7 @@ from selfcfg.engine.scores import ClassScores, Empty, Labels, score_case
 from selfcfg.errors import DataError, SelfcfgError, listed
 from selfcfg.files import write_text
 from selfcfg.fixes import Fixes
-from selfcfg.image_files import image_files
+from selfcfg.image_files import RASTER_ENDINGS, ending_in, image_files
 from selfcfg.io import read_label
 from selfcfg.labels import LabelSchema
 from selfcfg.parallel import run_cases
@@ -54,7 +54,7 @@ class Evaluation(Record):
         n_excluded: by class, the cases left out because neither mask holds it; all 0 with ``empty="score"``.
         n_one_empty: by class, the cases where just one of the two masks holds it.
         n_cases: number of cases.
-        nsd_tolerance: mm.
+        nsd_tolerance: mm; pixels for pictures.
         empty: how a class that is absent from both masks counts.
         volume_unit: "ml"; for 2D images "mm2", or "px" for pictures, whose pixels have no size.
         unmatched: predictions for which there is no reference; they were left out.
@@ -125,12 +125,13 @@ def evaluate(
         references: folder of label maps named ``<case>`` and a suffix of any known format, or case id to file.
         predictions: the same for the predictions.
         labels: meaning of the values; voxels whose reference holds the ignore value are left out everywhere.
-        nsd_tolerance: mm.
+        nsd_tolerance: mm; pixels for pictures.
         empty: a class absent from both masks of a case is left out ("exclude") or scored as found perfectly ("score").
         fixes: recorded corrections of the headers of the references.
         jobs: worker processes at most.
 
     Raises:
+        UsageError: there is no such folder, or no image in it.
         DataError: a prediction is missing, or files cannot be compared (another geometry, values that are not
             declared); every such case is named.
 
@@ -159,7 +160,8 @@ def evaluate(
 def combine(evaluations: Sequence[Evaluation]) -> Evaluation:
     """The scores of all cases of several evaluations of the same classes, such as the folds of a cross-validation."""
     first = evaluations[0]
-    common = {name: getattr(first, name) for name in ("nsd_tolerance", "empty", "volume_unit")}
+    common: dict[str, Any] = {name: getattr(first, name) for name in ("nsd_tolerance", "empty")}
+    common["volume_unit"] = max((part.volume_unit for part in evaluations), key=UNITS.index)
     unmatched = tuple(case for part in evaluations for case in part.unmatched)
     cases = [case for part in evaluations for case in part.cases]
     return _averaged(cases, tuple(first.mean), {**common, "unmatched": unmatched})
@@ -218,7 +220,8 @@ def _score_pair(
     case = CaseScores(case=pair.case, reference=pair.reference, prediction=pair.prediction, scores=scores)
     if geometry.dimensions == 3:
         return case, "ml"
-    return case, "px" if geometry.spacing[1:] == (1.0, 1.0) else "mm2"
+    is_picture = ending_in(pair.reference.name) in RASTER_ENDINGS and geometry.spacing[1:] == (1.0, 1.0)
+    return case, "px" if is_picture else "mm2"
 
 
 def _refuse_values(asked: str, values: Labels, allowed: tuple[int, ...], file: Path) -> None:
@@ -245,7 +248,10 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def _cells(means: Mapping[str, float | None]) -> list[str]:
     formats = {"dice": "{:.4f}", "iou": "{:.4f}", "nsd": "{:.4f}", "hd95": "{:.2f}", "volume_error_relative": "{:.1%}"}
     return [
-        "-" if (value := means[metric]) is None else formats.get(metric, "{:.2f}").format(value) for metric in METRICS
+        "-"
+        if (value := means[metric]) is None
+        else formats.get(metric, "{:.2f}" if value >= 1 else "{:.3g}").format(value)
+        for metric in METRICS
     ]
 
 

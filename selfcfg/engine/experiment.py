@@ -111,7 +111,7 @@ class Experiment:
             label_fraction=self.request.label_fraction,
             seed=self.request.seed,
             init=str(self.request.init) if self.request.init else None,
-            init_hash=hash_file(weights_of(self.request.init)) if self.request.init else "",
+            init_hash=self._init_hash(fold),
             plan_hash=self.plan.content_hash(),
             data_hash=hash_json([self.store.open(case).info.source for case in train]),
             train=train,
@@ -119,6 +119,14 @@ class Experiment:
             versions=package_versions(),
             machine={**machine_facts(device), "precision": self.trainer().precision(device)},
         )
+
+    def _init_hash(self, fold: int) -> str:
+        """The hash of the weights it starts from; of a run that has started, they may be gone."""
+        if self.request.init is None:
+            return ""
+        if not self.request.init.exists() and self.run(fold).record.is_file():
+            return RunRecord.read(self.run(fold).record).init_hash
+        return hash_file(weights_of(self.request.init))
 
 
 def open_experiment(
@@ -150,6 +158,8 @@ def open_experiment(
     settings = parse_settings(trainer_type, request.settings)
     configuration = with_settings(planned, settings)
     trainer_type(settings, plan, configuration).precision(choose_device(request.device))
+    if request.init is not None and not request.resume:
+        weights_of(request.init)
     facts = pipeline.known_fingerprint(project, jobs)
     splits = pipeline.splits(project, facts)
     folds = tuple(dict.fromkeys(range(len(splits)) if folds is None else folds))
@@ -187,8 +197,10 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
         for stream, need in experiment.trainer_type.needs.items()
     }
     batches = Batches(sources, experiment.settings, experiment.configuration, experiment.plan, device, record.seed)
+    facts = experiment.folder / "fingerprint.json"
+    if not facts.is_file():
+        experiment.facts.write(facts)
     fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=request.init)
-    experiment.facts.write(experiment.folder / "fingerprint.json")
     ending, precision = project.dataset.description.label_ending, experiment.settings.precision
     predictions = predict_validation(run, record.validation, store, ending, request.device, precision)
     scores = score_validation(project, experiment.plan.labels, predictions, run.validation, experiment.jobs)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Self
 
 from selfcfg.errors import DataError
-from selfcfg.files import hash_file
+from selfcfg.files import hash_file, refused
 from selfcfg.records import Record
 
 FOLDER = ".predictions"
@@ -43,9 +44,14 @@ class Ledger:
         """The ledger of a folder, which is made where there is none.
 
         Raises:
-            OSError: it cannot be made or written to.
+            SelfcfgError: it cannot be made or written to.
         """
-        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder / FOLDER) as probe:
+                probe.write(b"0")
+        except OSError as error:
+            raise refused(folder, error) from error
         return cls(folder)
 
     def entry(self, case: str) -> LedgerEntry | None:

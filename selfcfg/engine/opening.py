@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from selfcfg.errors import UsageError
 from selfcfg.progress import say
@@ -16,17 +17,19 @@ def open_run(run: RunFolder, record: RunRecord, *, resume: bool) -> bool:
     """Makes the folder this run's; whether the run is finished already, its final weights included.
 
     Raises:
-        UsageError: the folder holds another run, or this one with checkpoints and without `resume`.
+        UsageError: the folder holds another run, or this one with checkpoints and without `resume`; or the folds beside
+            it were trained in another way.
     """
     asked = f"train into {run.path}"
     has_checkpoint = run.last.is_file() or run.previous.is_file()
     if not run.record.is_file():
         if has_checkpoint:
             raise UsageError(asked, "it holds checkpoints but no run.json", "empty the folder, or give a new --name")
+        _refuse_other_folds(run, record)
         record.write(run.record)
         return False
     found = RunRecord.read(run.record)
-    if differences := _differences(found, record):
+    if differences := _differences(found.identity(), record.identity()):
         raise UsageError(asked, f"it holds another run ({differences})", "give this one a new --name")
     if found.status == "finished" and run.final.is_file():
         return True
@@ -39,9 +42,16 @@ def open_run(run: RunFolder, record: RunRecord, *, resume: bool) -> bool:
     return False
 
 
-def _differences(found: RunRecord, record: RunRecord) -> str:
+def _refuse_other_folds(run: RunFolder, record: RunRecord) -> None:
+    """The scores of all folds are averaged, so they must be folds of one experiment."""
+    for file in sorted(run.path.parent.glob("fold_*/run.json")):
+        if differences := _differences(RunRecord.read(file).shared_identity(), record.shared_identity()):
+            found = f"{file.parent.name} beside it was trained in another way ({differences})"
+            raise UsageError(f"train into {run.path}", found, "give this one a new --name")
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Which values make it another run, in words."""
-    there, here = found.identity(), record.identity()
     parts = []
     for name in here:
         if there[name] != here[name]:

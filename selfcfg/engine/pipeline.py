@@ -10,7 +10,7 @@ from selfcfg.engine.measure import measure
 from selfcfg.engine.planner import load_planner
 from selfcfg.engine.preprocess import preprocess
 from selfcfg.engine.store import Store
-from selfcfg.errors import DataError
+from selfcfg.errors import DataError, counted
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import Vector
 from selfcfg.plan import Plan
@@ -29,7 +29,9 @@ def checked(project: Project, jobs: int) -> list[Finding]:
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         every = "\n".join(f"  {finding}" for finding in errors)
-        raise DataError(f"check {project.name}", f"{len(errors)} errors\n{every}", "mend them and run again")
+        raise DataError(
+            f"check {project.name}", f"{counted(len(errors), 'error')}\n{every}\n", "mend them and run again"
+        )
     return findings
 
 

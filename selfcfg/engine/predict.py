@@ -21,7 +21,7 @@ from selfcfg.engine.ledger import Ledger, LedgerEntry
 from selfcfg.engine.model import Model, Prediction, load_model
 from selfcfg.engine.preprocess import Prepared, prepare
 from selfcfg.errors import DataError, SelfcfgError, UsageError
-from selfcfg.files import hash_file, hash_json, refused, replacing
+from selfcfg.files import hash_file, hash_json, replacing
 from selfcfg.image_files import ending_in
 from selfcfg.io import hash_images, read_case, read_label, write_label
 from selfcfg.progress import progress, say
@@ -240,10 +240,7 @@ def _open_ledger(output: Path) -> Ledger:
     """
     if not output.is_dir() and ending_in(output.name):
         raise UsageError(f"output {output}", "a file name", "give a folder; files are named after their cases")
-    try:
-        return Ledger.at(output)
-    except OSError as error:
-        raise refused(output, error) from error
+    return Ledger.at(output)
 
 
 def _ahead(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from selfcfg.engine.ledger import Ledger, LedgerEntry
 from selfcfg.engine.predict import load_model
 from selfcfg.engine.preprocess import Prepared
 from selfcfg.engine.store import Store
-from selfcfg.errors import DataError
+from selfcfg.errors import DataError, listed
 from selfcfg.files import hash_file
 from selfcfg.fixes import Fixes
 from selfcfg.io import write_label
@@ -67,21 +68,30 @@ def cross_validated(folder: Path) -> Evaluation:
     """The scores of every finished fold of an experiment together, also written into its folder.
 
     Raises:
-        DataError: no fold has been scored yet.
+        DataError: no fold has been scored yet, or the folds do not belong together.
     """
-    scored = [Evaluation.read(file) for file in _summaries(folder)]
-    if not scored:
+    runs = scored_folds(folder)
+    if not runs:
         raise DataError(f"scores of {folder}", "its folds have not been scored yet", "finish training with --resume")
-    scores = combine(scored)
+    _refuse_strangers(folder, [RunRecord.read(run.record) for run in runs])
+    scores = combine([Evaluation.read(run.validation / SUMMARY) for run in runs])
     scores.write(folder / "cross_validation")
     return scores
 
 
-def is_scored(folder: Path) -> bool:
-    """Whether at least one fold of an experiment is finished and scored."""
-    return bool(_summaries(folder))
+def scored_folds(folder: Path) -> list[RunFolder]:
+    """The folds of an experiment that are finished and scored."""
+    return [
+        run
+        for run in fold_folders(folder)
+        if RunRecord.read(run.record).status == "finished" and (run.validation / SUMMARY).is_file()
+    ]
 
 
-def _summaries(folder: Path) -> list[Path]:
-    finished = [run for run in fold_folders(folder) if RunRecord.read(run.record).status == "finished"]
-    return [file for run in finished if (file := run.validation / SUMMARY).is_file()]
+def _refuse_strangers(folder: Path, records: Sequence[RunRecord]) -> None:
+    remedy = "train again under a new --name, or move folds away"
+    if any(record.shared_identity() != records[0].shared_identity() for record in records):
+        raise DataError(f"scores of {folder}", "its folds were trained in different ways", remedy)
+    counts = Counter(case for record in records for case in record.validation)
+    if twice := [case for case, count in counts.items() if count > 1]:
+        raise DataError(f"scores of {folder}", f"validated in more than one fold: {listed(twice)}", remedy)

@@ -10,7 +10,7 @@ from typing import Any
 from selfcfg.dataset import Dataset
 from selfcfg.engine.augment import REFERENCE
 from selfcfg.engine.evaluate import Evaluation
-from selfcfg.engine.validation import cross_validated
+from selfcfg.engine.validation import cross_validated, scored_folds
 from selfcfg.errors import listed
 from selfcfg.files import write_text
 from selfcfg.plan import Configuration, Plan, Reason
@@ -49,7 +49,7 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: Dataset, plan: P
     expected = [case for _, record in folds if record.status == "finished" for case in record.validation]
     sections = [
         _title(folds, dataset),
-        _scores(evaluation, folds, has_ignore=plan.labels.ignore is not None),
+        _scores(evaluation, folds, scored_folds(folder), has_ignore=plan.labels.ignore is not None),
         _failures(failures(evaluation, expected)),
         _cases(shown),
         _training(folder, folds, evaluation),
@@ -79,9 +79,9 @@ def _title(folds: Folds, dataset: Dataset) -> str:
     return f"# {dataset.name}: {record.trainer}, {record.configuration}, planner {record.planner}\n\n{_NOTICE}"
 
 
-def _scores(evaluation: Evaluation, folds: Folds, *, has_ignore: bool) -> str:
+def _scores(evaluation: Evaluation, folds: Folds, scored: list[RunFolder], *, has_ignore: bool) -> str:
     mean, far = evaluation.foreground_mean, evaluation.distance_unit
-    which = listed((record.fold for _, record in folds), 8)
+    which = listed((record.fold for run, record in folds if run in scored), 8)
     text = [
         "## Scores",
         f"Mean foreground Dice **{number(mean['dice'])}**, HD95 {number(mean['hd95'], 2)} {far} and NSD at "

@@ -114,6 +114,11 @@ def test_folds_trained_one_by_one_are_scored_and_reported_together(selfcfg, work
     reported = selfcfg("report", 901, "--workspace", workspace)
     assert reported.result["reports"] == [str(run / "report.md")]
     assert "left out" in reported.err
+    assert len(selfcfg("predict", 901, "-i", "nowhere", "-o", "out", "--workspace", workspace).err.splitlines()) > 2
+
+    other = selfcfg("train", 901, "--fold", 2, *SETS, "--set", "momentum=0.9", *place)
+    assert other.code == 2
+    assert "momentum" in other.err and "--name" in other.err
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_processors_train_narrow_maps_in_float32_because_their_bfloat16_gradient
     assert training_precision(CPU, "auto", topology, narrow) == "float32"
     assert training_precision(CPU, "bfloat16", topology, safe) == "bfloat16"
     assert training_precision(CPU, "float32", topology, narrow) == "float32"
-    with pytest.raises(UsageError, match=r"narrow down to 1 voxels.*use precision=float32"):
+    with pytest.raises(UsageError, match=r"narrow down to 1 voxel,.*use precision=float32"):
         training_precision(CPU, "bfloat16", topology, narrow)
 
 

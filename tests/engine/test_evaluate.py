@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfcfg.engine.evaluate import Evaluation, evaluate
+from selfcfg.engine.evaluate import Evaluation, combine, evaluate
 from selfcfg.engine.scores import score_case
 from selfcfg.errors import DataError, UsageError
 from selfcfg.fixes import Fixes, GeometryFix
@@ -202,3 +202,16 @@ def test_a_folder_that_is_not_there_or_holds_nothing_is_named(tmp_path: Path, wh
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no image in it"):
         evaluate(**{**folders, which: tmp_path / "empty"}, labels=LABELS)
+
+
+def test_evaluations_together_are_the_evaluation_of_all_cases(tmp_path: Path) -> None:
+    masks = {name: box(1, (1, 3), (2, 6), (2, 6 + index)) for index, name in enumerate("abc")}
+    references = {file.name.partition(".")[0]: file for file in save(tmp_path / "r", **masks).iterdir()}
+    shifted = {name: np.roll(mask, 1, axis=2) for name, mask in masks.items()}
+    predictions = {file.name.partition(".")[0]: file for file in save(tmp_path / "p", **shifted).iterdir()}
+    whole = evaluate(references, predictions, LABELS)
+    parts = [
+        evaluate({name: references[name] for name in names}, {name: predictions[name] for name in names}, LABELS)
+        for names in ("ca", "b")
+    ]
+    assert combine(parts) == whole
