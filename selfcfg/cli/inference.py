@@ -25,11 +25,7 @@ from selfcfg.workspace import Workspace
 
 def predict(
     run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN_OR_DATASET",
-            help="experiment folder, fold_* folder, or dataset with one experiment",
-        ),
+        str, typer.Argument(metavar="RUN_OR_DATASET", help="experiment or fold folder, or dataset with one experiment")
     ],
     inputs: Annotated[
         list[Path], typer.Option("-i", "--input", help="an image, one image per channel (repeat), or a folder")
@@ -50,8 +46,7 @@ def predict(
         bool, typer.Option("--save-probabilities", help="write the class probabilities beside each label map")
     ] = False,
     overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="predict every case again, and write over files made otherwise"),
+        bool, typer.Option("--overwrite", help="predict every case again, and write over files made otherwise")
     ] = False,
     weights: Annotated[
         Literal["final", "best"], typer.Option(help="weights of the last or of the best epoch")
@@ -65,17 +60,10 @@ def predict(
     from selfcfg.engine.predict import PredictOptions, find_inputs, load_model, predict_cases  # noqa: PLC0415
 
     speaker = Speaker(as_json)
-    model = load_model(
-        _run_of(run, Workspace.at(workspace)),
-        folds=folds_of(fold, []) or None,
-        device=device,
-        precision=precision,
-        weights=weights,
-    )
+    folder, folds = _run_of(run, Workspace.at(workspace)), folds_of(fold, []) or None
+    model = load_model(folder, folds=folds, device=device, precision=precision, weights=weights)
     cases = find_inputs(inputs[0] if len(inputs) == 1 else inputs, model.plan)
-    options = PredictOptions(
-        mirroring=not no_mirroring, step=step, probabilities=save_probabilities, overwrite=overwrite
-    )
+    options = PredictOptions(not no_mirroring, step, probabilities=save_probabilities, overwrite=overwrite)
     outcome = predict_cases(model, cases, output, options)
     for failure in outcome.failed:
         speaker.say(f"failed: {failure.case}: {failure.reason}")

@@ -93,7 +93,7 @@ class WorkerPool(Generic[Key, Made]):
                 made = next(self._iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:
                 raise self._explained(error) from error
             if isinstance(made, SelfcfgError):
                 raise made
@@ -120,13 +120,19 @@ class WorkerPool(Generic[Key, Made]):
             raise self._explained(error) from error
         self._processes = self._processes or [p for p in multiprocessing.active_children() if p not in before]
 
-    def _explained(self, error: RuntimeError) -> Exception:
-        """The death of a worker in words; any other error as it is."""
-        if not str(error).startswith(_DEATH):
+    def _explained(self, error: Exception) -> Exception:
+        """The death of a worker in words; any other error as it is.
+
+        One that died while it handed something over is a broken connection here.
+        """
+        is_silence = str(error).startswith(_DEATH)
+        if not is_silence and isinstance(error, RuntimeError):
             return error
         # its end may be known a moment after its silence
         multiprocessing.connection.wait([process.sentinel for process in self._processes], timeout=2)
         dead = [process for process in self._processes if process.exitcode is not None]
+        if not dead and not is_silence:
+            return error
         cases = [name for process in dead if (name := self._board.working_on(process.pid))]
         asked = "load patches" + (" of " + " and ".join(f"case '{name}'" for name in cases) if cases else "")
         exitcode = dead[0].exitcode if dead else None
