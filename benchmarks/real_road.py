@@ -47,24 +47,25 @@ SCRIBBLES = {"background": 0, "RV": 1, "myocardium": 2, "LV": 3, "ignore": 4}
 UPRIGHT = {"transforms.mirror_p": 0, "transforms.rotation_2d": 0.26}
 """For pictures that always hang the same way."""
 
+XRAYS: tuple[Any, ...] = (
+    21,
+    "cxr_lung/montgomery/images",
+    "cxr_lung/montgomery/labels",
+    {"background": 0, "lung": 1},
+    "XR",
+    "2d",
+)
+XRAY_SETTINGS = {
+    "epochs": 24,
+    "iterations_per_epoch": 30,
+    "validation_iterations": 4,
+    "batch_size": 4,
+    "patch_size": "256,256",
+}
 SHORT = {"epochs": 3, "iterations_per_epoch": 10, "validation_iterations": 2, "batch_size": 2}
 TASKS = {
-    "montgomery": Task(
-        21,
-        "cxr_lung/montgomery/images",
-        "cxr_lung/montgomery/labels",
-        {"background": 0, "lung": 1},
-        "XR",
-        "2d",
-        {
-            "epochs": 24,
-            "iterations_per_epoch": 30,
-            "validation_iterations": 4,
-            "batch_size": 4,
-            "patch_size": "256,256",
-            **UPRIGHT,
-        },
-    ),
+    "montgomery": Task(*XRAYS, {**XRAY_SETTINGS, **UPRIGHT}),
+    "montgomery_default": Task(26, *XRAYS[1:], XRAY_SETTINGS),
     "ct_pet": Task(
         22,
         "sts_sarcoma/ctpet_2ch/images",
