@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         SelfcfgError: the folder cannot be made, or the disk refused the bytes.
     """
-    temporary = path.with_name(f"{_mark(os.getpid())}{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
@@ -52,7 +52,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         SelfcfgError: the folder cannot be made, or the disk refused the bytes.
     """
-    temporary = path.with_name(f"{_mark(os.getpid())}{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = _temporary(path)
     try:
         temporary.mkdir(parents=True)
         _remove_abandoned(path)
@@ -118,6 +118,11 @@ def hash_json(content: Any) -> str:
     """The blake2b hash of a JSON-able value, independent of key order, 32 hex digits."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that no other attempt to write it uses."""
+    return path.with_name(f"{_mark(os.getpid())}{uuid.uuid4().hex[:8]}-{path.name}")
 
 
 def _mark(process: int | str) -> str:

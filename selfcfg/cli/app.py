@@ -10,9 +10,9 @@ import typer
 
 from selfcfg import __version__
 from selfcfg.cli import data, inference, inspection, training
-from selfcfg.errors import SelfcfgError
+from selfcfg.errors import SelfcfgError, Stopped
 
-STOPPED = 75
+STOPPED = Stopped.exit_code
 TRAINING = ("train", "plan-and-train", "run")
 _WrongUse: Any = typer.BadParameter.__mro__[1]  # UsageError of the click that typer brings or uses
 

@@ -30,8 +30,10 @@ UNITS: tuple[Unit, ...] = ("px", "mm2", "ml")
 METRICS = ("dice", "iou", "hd95", "nsd", "volume_error", "volume_error_relative")
 """The metrics that are averaged; all of them are None for a class that a case leaves out."""
 
-_SHOWN = 10
+SUMMARY = "summary.json"
+"""The file an evaluation is written to, whole."""
 
+_SHOWN = 10
 SMALL_BYTES = 16 << 20
 """Below this size of all files together, starting worker processes takes longer than the work."""
 
@@ -79,7 +81,7 @@ class Evaluation(Record):
 
     def write(self, path: Path) -> None:
         """Writes summary.json (everything) and metrics.csv (one row a case and class) into folder `path`."""
-        super().write(path / "summary.json")
+        super().write(path / SUMMARY)
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["case", "class", *ClassScores.model_fields])

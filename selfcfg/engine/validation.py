@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from selfcfg.engine.evaluate import Evaluation, combine, evaluate
+from selfcfg.engine.evaluate import SUMMARY, Evaluation, combine, evaluate
 from selfcfg.engine.ledger import Ledger, LedgerEntry
 from selfcfg.engine.predict import load_model
 from selfcfg.engine.preprocess import Prepared
@@ -19,8 +19,6 @@ from selfcfg.labels import LabelSchema
 from selfcfg.progress import progress
 from selfcfg.project import Project
 from selfcfg.runs import RunFolder, RunRecord, fold_folders
-
-SUMMARY = "summary.json"
 
 
 def predict_validation(  # noqa: PLR0917 - each is a fact of its own
