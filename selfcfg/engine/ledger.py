@@ -28,6 +28,10 @@ class LedgerEntry(Record):
     output: str = ""
     probabilities: int = 0
 
+    def describes(self, file: Path, maker: str, source: str) -> bool:
+        """Whether `file` is what `maker` made of `source`, unchanged since."""
+        return (self.maker, self.input) == (maker, source) and file.is_file() and hash_file(file) == self.output
+
 
 class Ledger:
     """The entries of an output folder, a file a case in a hidden folder: several processes never meet in one file.
@@ -68,13 +72,6 @@ class Ledger:
             SelfcfgError: the disk refused the bytes.
         """
         entry.write(self._file(case))
-
-    def is_done(self, case: str, file: Path, maker: str, source: str) -> bool:
-        """Whether `file` is what `maker` made of `source`, unchanged since."""
-        entry = self.entry(case)
-        if entry is None or (entry.maker, entry.input) != (maker, source) or not file.is_file():
-            return False
-        return hash_file(file) == entry.output
 
     def _file(self, case: str) -> Path:
         return self._folder / f"{case}.json"

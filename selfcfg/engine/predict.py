@@ -142,10 +142,11 @@ class _Job:
         file = self.output / f"{case}{label_ending(files)}"
         source = hash_images(described)
         if not self.options.overwrite:
-            if self._is_done(case, file, source):
+            entry = self.ledger.entry(case)
+            if entry is not None and self._is_done(case, entry, file, source):
                 return "skipped"
-            self._tell_of_change(case, file)
-            self._refuse_foreign(case, file)
+            if file.exists():
+                self._refuse_foreign(case, entry, file)
         arrays = read_case(described)
         plan = self.model.plan
         refuse_unfit(case, len(arrays.image), arrays.geometry, plan)
@@ -182,25 +183,19 @@ class _Job:
         self.ledger.note(ready.case, entry)
         return "done"
 
-    def _is_done(self, case: str, file: Path, source: str) -> bool:
+    def _is_done(self, case: str, entry: LedgerEntry, file: Path, source: str) -> bool:
         if self.options.probabilities:
-            entry, beside = self.ledger.entry(case), self._probabilities(case)
-            if entry is None or not beside.is_file() or beside.stat().st_size != entry.probabilities:
+            beside = self._probabilities(case)
+            if not beside.is_file() or beside.stat().st_size != entry.probabilities:
                 return False
-        return self.ledger.is_done(case, file, self.maker, source)
+        return entry.describes(file, self.maker, source)
 
-    def _tell_of_change(self, case: str, file: Path) -> None:
-        """Says once that files made otherwise are made again."""
-        entry = self.ledger.entry(case)
-        if entry is not None and entry.maker != self.maker and file.is_file() and not self.replaces:
+    def _refuse_foreign(self, case: str, entry: LedgerEntry | None, file: Path) -> None:
+        """A file of somebody's, or one changed since, is kept; says once that files made otherwise are made again."""
+        remedy = "choose another output folder, or move that file away"
+        if entry is not None and entry.maker != self.maker and not self.replaces:
             self.replaces = True
             say("some cases were predicted by another model or with other options: they are predicted again")
-
-    def _refuse_foreign(self, case: str, file: Path) -> None:
-        """Nothing, where there is no file or it is ours; a file of somebody's, or one changed since, is kept."""
-        if not file.exists():
-            return
-        entry, remedy = self.ledger.entry(case), "choose another output folder, or move that file away"
         if entry is None:
             raise DataError(f"predict case '{case}'", f"{file} exists and was not predicted here", remedy)
         if entry.output and hash_file(file) != entry.output and _is_whole(file):

@@ -37,7 +37,12 @@ def predict_validation(  # noqa: PLR0917 - each is a fact of its own
     files = {case: run.validation / f"{case}{ending}" for case in cases}
     ledger, maker = Ledger.at(run.validation), hash_file(run.final)
     sources = {case: store.open(case).info.source for case in cases}
-    missing = [case for case in cases if not ledger.is_done(case, files[case], maker, sources[case])]
+    entries = {case: ledger.entry(case) for case in cases}
+    missing = [
+        case
+        for case, entry in entries.items()
+        if entry is None or not entry.describes(files[case], maker, sources[case])
+    ]
     if missing:
         model = load_model(run.path, device=device, precision=precision)
         with progress(f"validate {run.path.name}", len(missing)) as step:
