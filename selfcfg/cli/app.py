@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from selfcfg import __version__
-from selfcfg.cli import data, inference, inspection, training
+from selfcfg.cli import data, inference, inspection, planning, training
 from selfcfg.errors import SelfcfgError, Stopped
 
 STOPPED = Stopped.exit_code
@@ -27,7 +27,7 @@ app.command("demo")(inspection.demo)
 app.add_typer(data.convert, name="convert")
 app.command("check")(data.check)
 app.command("fingerprint")(data.fingerprint)
-app.command("plan")(data.plan)
+app.command("plan")(planning.plan)
 app.command("preprocess")(data.preprocess)
 app.command("train")(training.train)
 app.command("plan-and-train")(training.plan_and_train)
