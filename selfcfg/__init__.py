@@ -21,7 +21,7 @@ _PUBLIC = {
     "Trainer": "selfcfg.engine.trainer",
     "Settings": "selfcfg.engine.trainer",
     "Batch": "selfcfg.engine.trainer",
-    "load_model": "selfcfg.engine.predict",
+    "load_model": "selfcfg.engine.loading",
 }
 
 __all__ = [

@@ -147,6 +147,10 @@ class Plan(Record):
             raise UsageError(f"configuration '{name}'", "not in this plan", nearest(name, self.configurations))
         return self.configurations[name]
 
+    def input_channels(self, configuration: Configuration) -> int:
+        """Channels that its network takes in: the image's and, in a cascade, one for each foreground value before."""
+        return len(self.channels) + (len(self.labels.foreground_values) if configuration.after else 0)
+
     @property
     def default_configuration(self) -> str:
         """3d_fullres where planned, else 2d."""

@@ -87,8 +87,13 @@ class Project:
         return name, Plan.read(files[name])
 
     def store_folder(self, plan: Plan, configuration: str) -> Path:
-        """Where the preprocessed cases of a configuration lie; the name carries the hash of what made them."""
-        return self.preprocessed / f"{configuration}-{plan.preprocessing_hash(configuration)}"
+        """Where the preprocessed cases of a configuration lie; the name carries the hash of what made them.
+
+        Configurations that are preprocessed alike share the folder of the first of them.
+        """
+        made = plan.preprocessing_hash(configuration)
+        first = next(name for name in plan.configurations if plan.preprocessing_hash(name) == made)
+        return self.preprocessed / f"{first}-{made}"
 
 
 def experiments_of(target: str, workspace: Workspace) -> list[Path]:

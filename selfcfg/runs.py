@@ -27,6 +27,8 @@ class RunRecord(Record):
         seed: of every random number.
         init: where the weights it started from lay, or None.
         init_hash: of the bytes of these weights; empty without.
+        previous: in a cascade, the name of the experiment of the stage before, which lies beside this run's own.
+        previous_weights: of that experiment, the hash of the weights of each fold by folder name.
         plan_hash: content hash of the plan.
         data_hash: hash over the sources of the training cases.
         train: ids of the training cases.
@@ -46,6 +48,8 @@ class RunRecord(Record):
     seed: int
     init: str | None
     init_hash: str = ""
+    previous: str | None = None
+    previous_weights: dict[str, str] = {}
     plan_hash: str
     data_hash: str
     train: tuple[str, ...]

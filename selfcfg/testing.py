@@ -150,7 +150,7 @@ class MemoryBatches:
                 sample[(0, *(slice(start, start + 6) for start in corner))] = value
         views = []
         for _ in range(need.views):
-            noise = rng.standard_normal((size, len(self.plan.channels), *shape), dtype="float32")
+            noise = rng.standard_normal((size, self.plan.input_channels(self.configuration), *shape), dtype="float32")
             views.append(target + torch.from_numpy(noise) * 0.5)
         cases = tuple(f"case {(number + index) % 2}" for index in range(size))
         return Batch(views[0], target if need.targets else None, cases, tuple(views[1:]))

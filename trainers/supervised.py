@@ -54,7 +54,8 @@ class Supervised(Trainer[SupervisedSettings]):
 
     def build(self) -> Parts:
         """Encoder, decoder and head; heads of resolutions that the loss leaves out are not trained."""
-        parts = build_parts(self.configuration.topology, len(self.plan.channels), self.plan.labels.n_outputs)
+        n_inputs, n_outputs = self.plan.input_channels(self.configuration), self.plan.labels.n_outputs
+        parts = build_parts(self.configuration.topology, n_inputs, n_outputs)
         head = cast(Head, parts["head"])
         head.seg_layers[: -len(self._resolution_weights())].requires_grad_(False)
         if self.settings.foreground_prior is not None:

@@ -57,7 +57,8 @@ def predict(
     debug: DebugOption = False,
 ) -> None:
     """Predicts label maps in the geometry of the input; finished cases are kept, failed ones listed at the end."""
-    from selfcfg.engine.predict import PredictOptions, find_inputs, load_model, predict_cases  # noqa: PLC0415
+    from selfcfg.engine.loading import load_model  # noqa: PLC0415
+    from selfcfg.engine.predict import PredictOptions, find_inputs, predict_cases  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     folder, folds = _run_of(run, Workspace.at(workspace)), folds_of(fold, []) or None

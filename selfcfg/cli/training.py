@@ -32,7 +32,7 @@ from selfcfg.cli.options import (
 from selfcfg.errors import counted
 
 if TYPE_CHECKING:
-    from selfcfg.engine.experiment import TrainRequest
+    from selfcfg.engine.experiment import Experiment, TrainRequest
     from selfcfg.project import Project
 
 InitOption = Annotated[
@@ -50,6 +50,9 @@ def train(
     label_fraction: FractionOption = 1.0,
     seed: SeedOption = 0,
     init: InitOption = None,
+    previous: Annotated[
+        Path | None, typer.Option(help="for a cascade: the experiment folder of its first stage; default: its twin's")
+    ] = None,
     name: NameOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue an unfinished run where it stopped")] = False,
     device: DeviceOption = None,
@@ -69,6 +72,7 @@ def train(
         label_fraction=label_fraction,
         seed=seed,
         init=init.absolute() if init else None,
+        previous=previous.absolute() if previous else None,
         name=name,
         resume=resume,
         device=device,
@@ -95,7 +99,7 @@ def plan_and_train(
 ) -> None:
     """Checks, measures, plans, preprocesses and trains folds 0 to 4; the same command continues where it stopped."""
     from selfcfg.engine import pipeline  # noqa: PLC0415
-    from selfcfg.engine.experiment import TrainRequest  # noqa: PLC0415
+    from selfcfg.engine.experiment import TrainRequest, stages  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     project = open_project(dataset, workspace)
@@ -118,20 +122,19 @@ def plan_and_train(
         resume=True,
         device=device,
     )
-    _train_and_tell(speaker, project, request, folds_of(fold, []) or None, jobs)
+    *before, last = stages(project, request)
+    for stage in before:
+        _train(speaker, project, stage, None, jobs)
+    _train_and_tell(speaker, project, last, folds_of(fold, []) or None, jobs)
 
 
 def _train_and_tell(
     speaker: Speaker, project: Project, request: TrainRequest, folds: list[int] | None, jobs: int
 ) -> None:
-    from selfcfg.engine.experiment import open_experiment, train_fold  # noqa: PLC0415
     from selfcfg.engine.validation import cross_validated, scored_folds  # noqa: PLC0415
     from selfcfg.report.report import write_report  # noqa: PLC0415
 
-    experiment = open_experiment(project, request, folds, jobs=jobs)
-    for fold in experiment.folds:
-        result = train_fold(experiment, fold)
-        speaker.say(f"fold {fold}: {result.run.path}\n{result.evaluation.table()}")
+    experiment = _train(speaker, project, request, folds, jobs)
     scores, scored = cross_validated(experiment.folder), scored_folds(experiment.folder)
     if len(scored) > 1:
         speaker.say(f"all finished folds together:\n{scores.table()}")
@@ -146,3 +149,13 @@ def _train_and_tell(
         },
         f"selfcfg predict {experiment.folder} -i INPUT -o OUTPUT",
     )
+
+
+def _train(speaker: Speaker, project: Project, request: TrainRequest, folds: list[int] | None, jobs: int) -> Experiment:
+    from selfcfg.engine.experiment import open_experiment, train_fold  # noqa: PLC0415
+
+    experiment = open_experiment(project, request, folds, jobs=jobs)
+    for fold in experiment.folds:
+        result = train_fold(experiment, fold)
+        speaker.say(f"{experiment.configuration_name}, fold {fold}: {result.run.path}\n{result.evaluation.table()}")
+    return experiment

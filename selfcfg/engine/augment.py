@@ -46,7 +46,10 @@ class Augmentation(Record):
 
     Probabilities are per sample, those ending in ``_channel`` per channel of a sample that was chosen. A factor range
     (a, b) around 1 is drawn from (a, 1) or (max(a, 1), b) with equal probability. Rotations are the largest angle in
-    radians: about each axis of a 3D patch, in the plane, and in the plane of an elongated 2D patch.
+    radians: about each axis of a 3D patch, in the plane, and in the plane of an elongated 2D patch. The fields
+    ``previous_...`` are for a cascade: how often, in the label map of the stage before, a class is grown, shrunk,
+    closed or opened by a ball of some radius in voxels, and how often one of its components is taken away, if it fills
+    less than some share of the patch.
 
     Source: nnU-Net v2.8.1, get_training_transforms.
     """
@@ -75,6 +78,12 @@ class Augmentation(Record):
     gamma_p: Probability = 0.3
     gamma: Range = (0.7, 1.5)
     mirror_p: Probability = 0.5
+    previous_change_p: Probability = 0.4
+    previous_change_p_class: Probability = 0.5
+    previous_change_radius: Annotated[tuple[From0, From0], AfterValidator(_rising)] = (1.0, 8.0)
+    previous_removal_p: Probability = 0.2
+    previous_removal_p_class: Probability = 0.5
+    previous_removal_share: Probability = 0.15
 
 
 REFERENCE = Augmentation()
@@ -161,13 +170,14 @@ class View(NamedTuple):
 
     Args:
         image: float32 (C, *box), the box being `AugmentDraw.source_box`; 0 outside the case.
-        label: int16 (*box), -1 outside the case and outside its non-zero mask; None where there are no labels.
+        labels: int16 (N, *box), all of it moved like the image: the target, -1 outside the case and outside its
+            non-zero mask, and in a cascade the label map of the stage before; None where there are neither.
         noise: standard normal float32 (C, *patch) when the draw asks for noise, else None.
         draw: what to do.
     """
 
     image: Tensor
-    label: Tensor | None
+    labels: Tensor | None
     noise: Tensor | None
     draw: AugmentDraw
 
@@ -198,19 +208,19 @@ def draw(rng: np.random.Generator, space: PatchSpace, augmentation: Augmentation
 
 
 def apply(view: View, space: PatchSpace) -> tuple[Tensor, Tensor | None]:
-    """The augmented patch and its label, computed with torch where the view's tensors are.
+    """The augmented patch and its label maps, computed with torch where the view's tensors are.
 
     Args:
         view: the box that was read; its tensors may be changed.
         space: the patch of the configuration.
 
     Returns:
-        Image (C, *patch) float32, and label (*patch) int16 with -1 made 0, or None.
+        Image (C, *patch) float32, and label maps (N, *patch) int16 with -1 made 0, or None.
     """
-    image, label, wish = view.image, view.label, view.draw
+    image, labels, wish = view.image, view.labels, view.draw
     affine = wish.affine(space)
     if affine is not None:
-        image, label = warp(image, label, affine)
+        image, labels = warp(image, labels, affine)
     if wish.noise is not None and view.noise is not None:
         image = image.add_(view.noise, alpha=wish.noise[0])
     for number, channel in enumerate(image):
@@ -218,16 +228,16 @@ def apply(view: View, space: PatchSpace) -> tuple[Tensor, Tensor | None]:
         if changed is not channel:
             image[number] = changed
     if wish.mirror:
-        image = image.flip([axis + 1 for axis in wish.mirror])
-        label = None if label is None else label.flip(wish.mirror)
-    if label is None:
+        axes = [axis + 1 for axis in wish.mirror]
+        image, labels = image.flip(axes), None if labels is None else labels.flip(axes)
+    if labels is None:
         return image, None
     if any(space.masked):
-        outside = label < 0
+        outside = labels[0] < 0
         for channel, masked in zip(image, space.masked, strict=True):
             if masked:
                 channel.masked_fill_(outside, 0.0)
-    return image, label.clamp(min=0)
+    return image, labels.clamp(min=0)
 
 
 def _intensities(channel: Tensor, number: int, wish: AugmentDraw, space: PatchSpace) -> Tensor:

@@ -27,28 +27,29 @@ _EPSILON = 1e-7
 
 
 def apply_with_batchgenerators(view: View, space: PatchSpace) -> tuple[Tensor, Tensor | None]:
-    """The augmented patch and its label, as `selfcfg.engine.augment.apply` gives them, computed on the CPU.
+    """The augmented patch and its label maps, as `selfcfg.engine.augment.apply` gives them, computed on the CPU.
 
     Args:
         view: the box that was read.
         space: the patch of the configuration.
 
     Returns:
-        Image (C, *patch) float32, and label (*patch) int16 with -1 made 0, or None.
+        Image (C, *patch) float32, and label maps (N, *patch) int16 with -1 made 0, or None.
     """
     image = view.image.cpu().numpy().astype(np.float32)
-    label = None if view.label is None else view.label.cpu().numpy()
-    image, label = _spatial(image, label, view.draw, space)
+    labels = None if view.labels is None else view.labels.cpu().numpy()
+    image, labels = _spatial(image, labels, view.draw, space)
     if view.draw.noise is not None and view.noise is not None:
         image = image + np.multiply(view.noise.cpu().numpy(), view.draw.noise[0], dtype=np.float32)
     image = np.stack([_intensities(channel, number, view.draw, space) for number, channel in enumerate(image)])
-    image = np.flip(image, tuple(axis + 1 for axis in view.draw.mirror))
-    if label is not None:
-        label = np.flip(label, view.draw.mirror)
-        image = np.where(_masked(label, space), np.float32(0), image)
-        label = np.maximum(label, 0)
+    mirrored = tuple(axis + 1 for axis in view.draw.mirror)
+    image = np.flip(image, mirrored)
+    if labels is not None:
+        labels = np.flip(labels, mirrored)
+        image = np.where(_masked(labels[0], space), np.float32(0), image)
+        labels = np.maximum(labels, 0)
     tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-    return tensor, None if label is None else torch.from_numpy(np.ascontiguousarray(label, dtype=np.int16))
+    return tensor, None if labels is None else torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int16))
 
 
 def _masked(label: np.ndarray, space: PatchSpace) -> np.ndarray:
@@ -57,11 +58,11 @@ def _masked(label: np.ndarray, space: PatchSpace) -> np.ndarray:
 
 
 def _spatial(
-    image: np.ndarray, label: np.ndarray | None, wish: AugmentDraw, space: PatchSpace
+    image: np.ndarray, labels: np.ndarray | None, wish: AugmentDraw, space: PatchSpace
 ) -> tuple[np.ndarray, np.ndarray | None]:
     affine = wish.affine(space)
     if affine is None:
-        return image, label
+        return image, labels
     coordinates = scale_coords(create_zero_centered_coordinate_mesh(affine.patch_size), wish.scale)
     if len(wish.angles) == 1:
         coordinates = rotate_coords_2d(coordinates, -wish.angles[0])
@@ -70,7 +71,7 @@ def _spatial(
     for axis, ((start, _), size) in enumerate(zip(affine.source_box, affine.patch_size, strict=True)):
         coordinates[axis] += (size - 1) / 2 - start
     moved = _each(image, coordinates, is_seg=False)
-    return moved, None if label is None else _each(label, coordinates, is_seg=True)
+    return moved, None if labels is None else _each(labels, coordinates, is_seg=True)
 
 
 def _each(array: np.ndarray, coordinates: np.ndarray, *, is_seg: bool) -> np.ndarray:

@@ -9,10 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from selfcfg.engine.augment import UNCHANGED, AugmentDraw, PatchSpace, View, apply, draw
+from selfcfg.engine.augment_previous import Faults, draw_faults, spoil
 from selfcfg.engine.randomness import generator, noise_field
 from selfcfg.engine.sampling import (
     OUTSIDE_IMAGE,
@@ -24,6 +26,7 @@ from selfcfg.engine.sampling import (
     read_box,
 )
 from selfcfg.engine.store import Store, StoredCase
+from selfcfg.engine.stored_array import StoredArray
 from selfcfg.engine.trainer import Batch, Need, Settings
 from selfcfg.engine.workers import Tell, WorkerPool, make_here
 from selfcfg.errors import DataError, UsageError
@@ -45,16 +48,23 @@ class Source:
         training: case ids drawn from in training.
         validation: case ids drawn from in validation; none: the stream is left out of validation batches.
         need: what the trainer wants of the stream.
+        previous: folder of the previous stage's label map of each case, on the grid of its preprocessed image: in a
+            cascade; else None.
     """
 
     store_folder: Path
     training: tuple[str, ...]
     validation: tuple[str, ...]
     need: Need
+    previous: Path | None = None
 
     def cases(self, phase: Phase) -> tuple[str, ...]:
         """The case ids of a phase."""
         return self.training if phase == "training" else self.validation
+
+    def previous_labels(self, case: str) -> StoredArray | None:
+        """The previous stage's label map of a case, int16 (Z, Y, X), to be read by slicing."""
+        return None if self.previous is None else StoredArray(self.previous / f"{case}.b2nd", np.int16)
 
 
 class Batches:
@@ -208,9 +218,15 @@ class _Content:
         """Carries out the draws."""
         execute, device = _executor(self.settings.executor), torch.device("cpu") if self.in_workers else self.device
         done = [[execute(_moved(view, device), self.space) for view in views] for views in read.samples]
-        images = tuple(torch.stack([image for image, _ in column]) for column in zip(*done, strict=True))
-        labels = [label for (_, label), *_ in done if label is not None]
-        return _Ready(read.cases, images, torch.stack(labels)[:, None] if read.targets else None)
+        images = tuple(torch.stack([self._input(*view) for view in column]) for column in zip(*done, strict=True))
+        targets = [labels[:1] for (_, labels), *_ in done if labels is not None]
+        return _Ready(read.cases, images, torch.stack(targets) if read.targets else None)
+
+    def _input(self, image: Tensor, labels: Tensor | None) -> Tensor:
+        """The image and, in a cascade, where the previous stage saw each foreground value."""
+        if labels is None or len(labels) == 1:
+            return image
+        return torch.cat([image, *(labels[1:] == value for value in self.plan.labels.foreground_values)])
 
     def _read(self, stream: str, number: _Number, tell: Tell) -> _Read:
         source = self.sources[stream]
@@ -222,12 +238,9 @@ class _Content:
             tell(name)
             case = self._open(source, name)
             corner = draw_corner(rng, case, self._wish(place, source.need))
-            draws = [
-                draw(rng, self.space, self.settings.transforms) if augmented else UNCHANGED
-                for _ in range(source.need.views)
-            ]
+            draws = [self._draw(rng, source) if augmented else (UNCHANGED, Faults()) for _ in range(source.need.views)]
             names.append(name)
-            samples.append([self._view(case, corner, one, source.need) for one in draws])
+            samples.append([self._view(source, case, corner, *one) for one in draws])
         return _Read(names, samples, source.need.targets)
 
     def _open(self, source: Source, name: str) -> StoredCase:
@@ -247,19 +260,28 @@ class _Content:
         foreground = is_foreground(place, self.configuration.batch_size, self.settings.foreground_fraction)
         return PatchWish((z, y, x), need.targets and foreground, need.targets and self.plan.labels.ignore is not None)
 
-    def _view(self, case: StoredCase, corner: Shape, one: AugmentDraw, need: Need) -> View:
+    def _draw(self, rng: np.random.Generator, source: Source) -> tuple[AugmentDraw, Faults]:
+        transforms = self.settings.transforms
+        one = draw(rng, self.space, transforms)
+        if source.previous is None:
+            return one, Faults()
+        return one, draw_faults(rng, self.plan.labels.foreground_values, transforms)
+
+    def _view(self, source: Source, case: StoredCase, corner: Shape, one: AugmentDraw, faults: Faults) -> View:
         box = one.source_box(self.space)
         is_flat = len(box) == 2
         whole = ((0, 1), *box) if is_flat else box
-        image = read_box(case.image, corner, whole, OUTSIDE_IMAGE)
-        label = None
-        if case.label is not None and (need.targets or any(self.space.masked)):
-            label = read_box(case.label, corner, whole, OUTSIDE_LABEL)
-        noise = None
+        image, label, noise = read_box(case.image, corner, whole, OUTSIDE_IMAGE), None, None
+        if case.label is not None and (source.need.targets or any(self.space.masked)):
+            label = read_box(case.label, corner, whole, OUTSIDE_LABEL)[None]
+        if (stored := source.previous_labels(case.folder.name)) is not None:
+            previous = spoil(read_box(stored, corner, whole, OUTSIDE_LABEL).numpy(), faults)
+            found = torch.from_numpy(previous)[None]
+            label = torch.cat([torch.zeros_like(found) if label is None else label, found])
         if one.noise is not None:
             noise = torch.from_numpy(noise_field(one.noise[1], (len(image), *self.space.patch_size)))
         if is_flat:
-            image, label = image[:, 0], None if label is None else label[0]
+            image, label = image[:, 0], None if label is None else label[:, 0]
         return View(image, label, noise, one)
 
 
@@ -275,7 +297,7 @@ def _executor(
 
 
 def _moved(view: View, device: torch.device) -> View:
-    image, label, noise = (
-        None if part is None else part.to(device, non_blocking=True) for part in (view.image, view.label, view.noise)
+    image, labels, noise = (
+        None if part is None else part.to(device, non_blocking=True) for part in (view.image, view.labels, view.noise)
     )
-    return view if image is None else View(image, label, noise, view.draw)
+    return view if image is None else View(image, labels, noise, view.draw)

@@ -9,7 +9,8 @@ from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.engine import pipeline
 from selfcfg.engine.evaluate import evaluate
 from selfcfg.engine.experiment import TrainRequest, open_experiment, train_fold
-from selfcfg.engine.predict import PredictOptions, find_inputs, load_model, predict_cases
+from selfcfg.engine.loading import load_model
+from selfcfg.engine.predict import PredictOptions, find_inputs, predict_cases
 from selfcfg.engine.validation import cross_validated
 from selfcfg.errors import SelfcfgError, counted
 from selfcfg.parallel import default_jobs

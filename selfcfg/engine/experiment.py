@@ -10,6 +10,7 @@ from typing import Any, get_args
 from selfcfg import registry
 from selfcfg.engine import pipeline
 from selfcfg.engine.batches import Batches, Source
+from selfcfg.engine.cascade import PreviousStage, bring_to_grid, cross_validated_labels
 from selfcfg.engine.checkpoint import weights_of
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
 from selfcfg.engine.evaluate import Evaluation
@@ -38,6 +39,8 @@ class TrainRequest(Record):
         label_fraction: share of the training subjects whose labels are used.
         seed: of every random number.
         init: a run whose weights are taken over, or None.
+        previous: for a cascade, the experiment folder of the stage before; None: the one with the same trainer, plan
+            and name.
         name: distinguishes this experiment from others of the same trainer, plan and configuration.
         resume: continue an unfinished run.
         device: such as "cpu" or "cuda:0"; None: the best there is.
@@ -50,6 +53,7 @@ class TrainRequest(Record):
     label_fraction: float = 1.0
     seed: int = 0
     init: Path | None = None
+    previous: Path | None = None
     name: str | None = None
     resume: bool = False
     device: str | None = None
@@ -80,6 +84,7 @@ class Experiment:
     folds: tuple[int, ...]
     store: Store
     jobs: int
+    previous: PreviousStage | None = None
 
     @property
     def folder(self) -> Path:
@@ -112,13 +117,20 @@ class Experiment:
             seed=self.request.seed,
             init=str(self.request.init) if self.request.init else None,
             init_hash=self._init_hash(fold),
+            previous=self.previous.experiment.name if self.previous else None,
+            previous_weights=self.previous.weights if self.previous else {},
             plan_hash=self.plan.content_hash(),
-            data_hash=hash_json([self.store.open(case).info.source for case in train]),
+            data_hash=hash_json([self._source(case) for case in train]),
             train=train,
             validation=split.val,
             versions=package_versions(),
             machine={**machine_facts(device), "precision": self.trainer().precision(device)},
         )
+
+    def _source(self, case: str) -> str:
+        """The hash of what a case was made from."""
+        source = self.store.open(case).info.source
+        return source if self.previous is None else source + self.previous.sources[case]
 
     def _init_hash(self, fold: int) -> str:
         """The hash of the weights it starts from; of a run that has started, they may be gone."""
@@ -148,23 +160,20 @@ def open_experiment(
     plan_name, plan = project.plan(request.planner)
     configuration_name = request.configuration or plan.default_configuration
     planned = plan.configuration(configuration_name)
-    if planned.after is not None:
-        raise UsageError(
-            f"train {configuration_name}",
-            f"it refines the predictions of {planned.after}, and a chain of two networks cannot be trained yet",
-            f"train {planned.after} or 3d_fullres",
-        )
     trainer_type: type[Trainer[Any]] = registry.load("trainers", request.trainer)
     settings = parse_settings(trainer_type, request.settings)
     configuration = with_settings(planned, settings)
     trainer_type(settings, plan, configuration).precision(choose_device(request.device))
     if request.init is not None and not request.resume:
         weights_of(request.init)
+    first = None if planned.after is None else _first_stage(project, request, plan_name, planned.after)
     facts = pipeline.known_fingerprint(project, jobs)
     splits = pipeline.splits(project, facts)
     folds = tuple(dict.fromkeys(range(len(splits)) if folds is None else folds))
     if unknown := sorted(set(folds) - set(range(len(splits)))):
         raise UsageError(f"fold {listed(unknown)}", f"{project.name} has {len(splits)} folds", "count from 0")
+    store = pipeline.store(project, plan, configuration_name, jobs)
+    previous = bring_to_grid(first[1], first[0], store, configuration_name, configuration, jobs=jobs) if first else None
     return Experiment(
         project=project,
         request=request,
@@ -177,8 +186,9 @@ def open_experiment(
         facts=facts,
         splits=splits,
         folds=folds,
-        store=pipeline.store(project, plan, configuration_name, jobs),
+        store=store,
         jobs=jobs,
+        previous=previous,
     )
 
 
@@ -189,11 +199,11 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
         UsageError: the folder holds another or an unfinished run.
         Stopped: stopped on request; the same call with `resume` continues.
     """
-    request, project, store = experiment.request, experiment.project, experiment.store
+    request, project, store, previous = experiment.request, experiment.project, experiment.store, experiment.previous
     run, record = experiment.run(fold), experiment.record(fold)
     device = choose_device(request.device)
     sources = {
-        stream: Source(store.folder, record.train, record.validation, need)
+        stream: Source(store.folder, record.train, record.validation, need, previous.folder if previous else None)
         for stream, need in experiment.trainer_type.needs.items()
     }
     batches = Batches(sources, experiment.settings, experiment.configuration, experiment.plan, device, record.seed)
@@ -202,9 +212,33 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
         experiment.facts.write(facts)
     fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=request.init)
     ending, precision = project.dataset.description.label_ending, experiment.settings.precision
-    predictions = predict_validation(run, record.validation, store, ending, request.device, precision)
+    predictions = predict_validation(
+        run, record.validation, store, ending, device=request.device, precision=precision, previous=previous
+    )
     scores = score_validation(project, experiment.plan.labels, predictions, run.validation, experiment.jobs)
     return FoldResult(run, scores)
+
+
+def stages(project: Project, request: TrainRequest) -> list[TrainRequest]:
+    """The trainings that a request takes, in order: of a cascade both stages, else the one.
+
+    Raises:
+        UsageError: the plan or the configuration does not exist.
+    """
+    _, plan = project.plan(request.planner)
+    after = plan.configuration(request.configuration or plan.default_configuration).after
+    if after is None or request.previous is not None:
+        return [request]
+    return [*stages(project, request.model_copy(update={"configuration": after})), request]
+
+
+def _first_stage(project: Project, request: TrainRequest, plan_name: str, after: str) -> tuple[Path, dict[str, Path]]:
+    """The experiment folder of a cascade's first stage, and the label map of each case by it."""
+    folder = request.previous or project.results / experiment_name(request.trainer, plan_name, after, request.name)
+    if folder.parent != project.results:
+        raise UsageError(f"train after {folder}", f"it is not in {project.results}", "move or train it there")
+    cases, ending = [case.id for case in project.dataset.cases], project.dataset.description.label_ending
+    return folder, cross_validated_labels(folder, cases, after, ending)
 
 
 def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,24 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from selfcfg.dataset import Case
-from selfcfg.engine.checkpoint import load_weights
-from selfcfg.engine.device import choose_device, place, resolve_precision
+from selfcfg.engine.cascade import on_grid, with_previous
 from selfcfg.engine.export import LabelMap, Probabilities, export
 from selfcfg.engine.inputs import find_inputs, refuse_unfit
 from selfcfg.engine.preprocess import Prepared, prepare
 from selfcfg.engine.sliding import Window, slide
 from selfcfg.engine.store import CaseInfo
 from selfcfg.errors import DataError, SelfcfgError, UsageError, counted
-from selfcfg.files import hash_file, hash_json, read_json
+from selfcfg.files import hash_file, hash_json
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import FLAT_SPACING, Geometry, Vector
 from selfcfg.io import read_case
-from selfcfg.nets.unet import Segmenter, build_parts
 from selfcfg.plan import Configuration, Plan
 from selfcfg.progress import progress
-from selfcfg.runs import RunFolder, RunRecord, fold_folders
-
-Weights = Literal["final", "best"]
 
 BUSY_VOXELS = 1 << 16
 """Voxels in a forward pass from which on a larger batch makes a CPU no faster (measured: 48^3 and 256^2 patches)."""
@@ -67,6 +62,7 @@ class Model:
         files: the files the weights were read from.
         facts: fingerprint of the training cases, where it lies beside the runs.
         mirror_axes: axes along which patches were mirrored in training, so that copies may be in prediction.
+        first: in a cascade, the model whose label map goes in with the image.
     """
 
     plan: Plan
@@ -77,6 +73,7 @@ class Model:
     files: tuple[Path, ...] = ()
     facts: Fingerprint | None = None
     mirror_axes: tuple[int, ...] = ()
+    first: Model | None = None
 
     def __repr__(self) -> str:
         sizes = " x ".join(map(str, self.configuration.patch_size))
@@ -93,6 +90,7 @@ class Model:
                 "weights": [hash_file(file) for file in self.files],
                 "precision": self.precision,
                 "mirror_axes": self.mirror_axes,
+                "first": self.first.identity if self.first else None,
             }
         )
 
@@ -118,8 +116,17 @@ class Model:
         """
         case, array, geometry = _read(image, self.plan)
         refuse_unfit(case, len(array), geometry, self.plan)
-        prepared = prepare(case, array, None, geometry, self.plan, self.configuration)
+        prepared = self.prepare(case, array, geometry)
         return self.predict_prepared(prepared, mirroring=mirroring, step=step, probabilities=probabilities)
+
+    def prepare(self, case: str, array: npt.NDArray[Any], geometry: Geometry) -> Prepared:
+        """An image (C, Z, Y, X) preprocessed for this model and, in a cascade, for the one before it.
+
+        Raises:
+            DataError: the image does not fit the plan.
+        """
+        first = None if self.first is None else self.first.prepare(case, array, geometry)
+        return replace(prepare(case, array, None, geometry, self.plan, self.configuration), first=first)
 
     def predict_prepared(
         self,
@@ -133,7 +140,8 @@ class Model:
         """The prediction for an image that was preprocessed for this model's configuration.
 
         Args:
-            prepared: the image.
+            prepared: the image, see `prepare`; in a cascade either with `Prepared.first`, or with the channels of
+                `selfcfg.engine.cascade.with_previous`.
             mirroring: see `predict`.
             step: see `predict`.
             probabilities: see `predict`.
@@ -145,6 +153,11 @@ class Model:
         """
         if not 0 < step <= 1:
             raise UsageError("predict", f"a step of {step}", "give a step above 0 and at most 1")
+        if self.first is not None and prepared.first is not None:
+            before = self.first.predict_prepared(prepared.first, mirroring=mirroring, step=step, told=told)
+            labels = on_grid(before.labels, prepared.info, self.configuration)
+            image = with_previous(prepared.image, labels, self.plan.labels.foreground_values)
+            prepared = replace(prepared, image=image, first=None)
         window = Window(
             patch=self.configuration.patch_size,
             n_outputs=self.plan.labels.n_outputs,
@@ -180,129 +193,12 @@ class Model:
         return self.configuration.batch_size
 
 
-def load_model(
-    path: Path | str,
-    *,
-    folds: Sequence[int] | None = None,
-    device: str | None = None,
-    precision: str = "auto",
-    weights: Weights = "final",
-) -> Model:
-    """The model of an experiment folder (all its folds, averaged) or of one fold folder.
-
-    Args:
-        path: the parent of ``fold_*`` folders, or one of them.
-        folds: use only these.
-        device: such as "cpu" or "cuda:0"; default: the best there is.
-        precision: "auto" (bfloat16 where the device computes in it), "float32" or "bfloat16".
-        weights: of the last or of the best epoch.
-
-    Raises:
-        UsageError: there is no such folder or fold.
-        DataError: a run is not finished, the folds were trained by different plans, or weights do not fit the plan.
-    """
-    runs = _chosen(fold_folders(Path(path)), folds)
-    records = [_usable(run, weights) for run in runs]
-    plan = _common_plan(runs, records)
-    configuration = _configuration(plan, records[0])
-    target = choose_device(device)
-    files = [run.final if weights == "final" else run.best for run in runs]
-    networks = [_network(file, plan, configuration, record) for file, record in zip(files, records, strict=True)]
-    facts = next(
-        (place for place in (runs[0].path, runs[0].path.parent) if (place / "fingerprint.json").is_file()), None
-    )
-    return Model(
-        plan=plan,
-        configuration=configuration,
-        networks=tuple(place(network, target).eval() for network in networks),
-        device=target,
-        precision=resolve_precision(target, precision),
-        files=tuple(files),
-        facts=Fingerprint.read(facts / "fingerprint.json") if facts else None,
-        mirror_axes=plan.mirror_axes if all(_was_mirrored(record.settings) for record in records) else (),
-    )
-
-
-def _was_mirrored(settings: Mapping[str, Any]) -> bool:
-    transforms = settings.get("transforms") or {}
-    return settings.get("augmentation") != "none" and transforms.get("mirror_p", 1.0) > 0
-
-
 def _told(slabs: Iterator[Tensor], info: CaseInfo) -> Iterator[Tensor]:
     with progress(f"predict {info.case}, slices", info.shape[0]) as step:
         for slab in slabs:
             yield slab
             for _ in range(len(slab)):
                 step("")
-
-
-def _chosen(runs: list[RunFolder], folds: Sequence[int] | None) -> list[RunFolder]:
-    if folds is None:
-        return runs
-    by_name = {run.path.name: run for run in runs}
-    missing = [fold for fold in folds if f"fold_{fold}" not in by_name]
-    if missing:
-        found = f"no fold {', '.join(map(str, missing))} in {runs[0].path.parent} (there are {', '.join(by_name)})"
-        raise UsageError("load model", found, "train it, or choose other folds")
-    return [by_name[f"fold_{fold}"] for fold in folds]
-
-
-def _usable(run: RunFolder, weights: Weights) -> RunRecord:
-    record = RunRecord.read(run.record)
-    if weights == "final" and record.status != "finished":
-        raise DataError(
-            f"load model {run.path}",
-            f"its training is not finished (status '{record.status}')",
-            "continue it with --resume, choose other folds, or use --weights best",
-        )
-    file = run.final if weights == "final" else run.best
-    if not file.is_file():
-        raise DataError(f"load model {run.path}", f"{file.name} is missing", "train it again, or choose other weights")
-    return record
-
-
-def _common_plan(runs: Sequence[RunFolder], records: Sequence[RunRecord]) -> Plan:
-    """The plan all runs share, checked against what each run noted of it.
-
-    The file's own content is hashed, so that a field added in a later version does not make old models unreadable.
-    """
-    plans = [Plan.read(run.plan) for run in runs]
-    for run, record in zip(runs, records, strict=True):
-        if hash_json(read_json(run.plan)) != record.plan_hash:
-            raise DataError(
-                f"load model {run.path}",
-                "plan.json is not the plan it was trained by",
-                "put the plan of the training back",
-            )
-        if record.plan_hash != records[0].plan_hash or record.configuration != records[0].configuration:
-            raise DataError(
-                f"load model {run.path.parent}",
-                f"{runs[0].path.name} and {run.path.name} were trained by different plans or configurations",
-                "give one fold, or folds of one training",
-            )
-    return plans[0]
-
-
-def _configuration(plan: Plan, record: RunRecord) -> Configuration:
-    configuration = plan.configuration(record.configuration)
-    if configuration.after is not None:
-        raise UsageError(
-            f"predict with {record.configuration}",
-            f"it refines the predictions of {configuration.after}, and chains of two networks cannot be predicted yet",
-            "use a model of another configuration",
-        )
-    settings = record.settings
-    return configuration.resized(batch_size=settings.get("batch_size"), patch_size=settings.get("patch_size"))
-
-
-def _network(file: Path, plan: Plan, configuration: Configuration, record: RunRecord) -> nn.Module:
-    parts = build_parts(configuration.topology, len(plan.channels), plan.labels.n_outputs)
-    noted = load_weights(file, parts).get("plan_hash", record.plan_hash)
-    if noted != record.plan_hash:
-        raise DataError(
-            f"load model {file}", "the weights were trained by another plan", "put the run's own weights back"
-        )
-    return Segmenter(parts)
 
 
 def _read(image: Any, plan: Plan) -> tuple[str, npt.NDArray[Any], Geometry]:

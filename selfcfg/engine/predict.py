@@ -18,8 +18,8 @@ from selfcfg.dataset import Case
 from selfcfg.engine.export import Probabilities
 from selfcfg.engine.inputs import doubts, find_inputs, label_ending, refuse_unfit
 from selfcfg.engine.ledger import Ledger, LedgerEntry
-from selfcfg.engine.model import Model, Prediction, load_model
-from selfcfg.engine.preprocess import Prepared, prepare
+from selfcfg.engine.model import Model, Prediction
+from selfcfg.engine.preprocess import Prepared
 from selfcfg.errors import DataError, SelfcfgError, UsageError
 from selfcfg.files import hash_file, hash_json, replacing
 from selfcfg.image_files import ending_in
@@ -27,7 +27,7 @@ from selfcfg.io import hash_images, read_case, read_label, write_label
 from selfcfg.progress import progress, say
 from selfcfg.records import Record
 
-__all__ = ["Failure", "Model", "Outcome", "PredictOptions", "Prediction", "find_inputs", "load_model", "predict_cases"]
+__all__ = ["Failure", "Model", "Outcome", "PredictOptions", "Prediction", "find_inputs", "predict_cases"]
 
 Result = TypeVar("Result")
 
@@ -150,7 +150,7 @@ class _Job:
         arrays = read_case(described)
         plan = self.model.plan
         refuse_unfit(case, len(arrays.image), arrays.geometry, plan)
-        prepared = prepare(case, arrays.image, None, arrays.geometry, plan, self.model.configuration)
+        prepared = self.model.prepare(case, arrays.image, arrays.geometry)
         if found := doubts(arrays.image, prepared.info, plan, self.model.facts):
             self.warnings.append(f"case '{case}' is unlike the training cases: {'; '.join(found)}")
             say(f"warning: {self.warnings[-1]}")

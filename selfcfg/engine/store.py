@@ -67,11 +67,13 @@ class Prepared:
         image: float32 (C, Z, Y, X), normalised, axes in the plan's order.
         label: int16 (Z, Y, X), -1 outside the non-zero mask; None where the case has none.
         info: what was done to it.
+        first: the same case as the network of the stage before sees it, in a cascade whose result is not known yet.
     """
 
     image: NDArray[np.float32]
     label: NDArray[np.int16] | None
     info: CaseInfo
+    first: Prepared | None = None
 
 
 class FileState(Record):

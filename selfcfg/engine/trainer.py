@@ -80,7 +80,8 @@ class Batch:
     """Patches of one stream.
 
     Args:
-        image: float32 (B, C, [Z,] Y, X), normalised; the first view.
+        image: float32 (B, C, [Z,] Y, X), normalised; the first view. In a cascade its last channels say where the
+            stage before saw each foreground value (1, else 0).
         target: int16 (B, 1, [Z,] Y, X) label values, the ignore value included; None in a stream without targets.
         cases: case id of each patch.
         views: further augmented copies of `image`, as many as needed beyond the first.

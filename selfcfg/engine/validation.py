@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from selfcfg.engine.cascade import PreviousStage, with_previous
 from selfcfg.engine.evaluate import SUMMARY, Evaluation, combine, evaluate
 from selfcfg.engine.ledger import Ledger, LedgerEntry
-from selfcfg.engine.predict import load_model
+from selfcfg.engine.loading import load_model
 from selfcfg.engine.preprocess import Prepared
 from selfcfg.engine.store import Store
 from selfcfg.errors import DataError, listed
@@ -21,8 +22,15 @@ from selfcfg.project import Project
 from selfcfg.runs import RunFolder, RunRecord, fold_folders
 
 
-def predict_validation(  # noqa: PLR0917 - each is a fact of its own
-    run: RunFolder, cases: Sequence[str], store: Store, ending: str, device: str | None, precision: str
+def predict_validation(
+    run: RunFolder,
+    cases: Sequence[str],
+    store: Store,
+    ending: str,
+    *,
+    device: str | None,
+    precision: str,
+    previous: PreviousStage | None = None,
 ) -> dict[str, Path]:
     """The label map of each case by the final weights of a run; those predicted already from the same image are kept.
 
@@ -33,10 +41,11 @@ def predict_validation(  # noqa: PLR0917 - each is a fact of its own
         ending: of the files to write.
         device: to predict on; None: the best there is.
         precision: "auto", "float32" or "bfloat16".
+        previous: the stage before, in a cascade.
     """
     files = {case: run.validation / f"{case}{ending}" for case in cases}
     ledger, maker = Ledger.at(run.validation), hash_file(run.final)
-    sources = {case: store.open(case).info.source for case in cases}
+    sources = {case: store.open(case).info.source + (previous.sources[case] if previous else "") for case in cases}
     entries = {case: ledger.entry(case) for case in cases}
     missing = [
         case
@@ -44,11 +53,14 @@ def predict_validation(  # noqa: PLR0917 - each is a fact of its own
         if entry is None or not entry.describes(files[case], maker, sources[case])
     ]
     if missing:
-        model = load_model(run.path, device=device, precision=precision)
+        model = load_model(run.path, device=device, precision=precision, alone=True)
         with progress(f"validate {run.path.name}", len(missing)) as step:
             for case in missing:
                 stored = store.open(case)
-                prediction = model.predict_prepared(Prepared(image=stored.image[...], label=None, info=stored.info))
+                image = stored.image[...]
+                if previous is not None:
+                    image = with_previous(image, previous.labels(case), model.plan.labels.foreground_values)
+                prediction = model.predict_prepared(Prepared(image=image, label=None, info=stored.info))
                 write_label(files[case], prediction.labels, prediction.geometry)
                 entry = LedgerEntry(maker=maker, input=sources[case], output=hash_file(files[case]))
                 ledger.note(case, entry)

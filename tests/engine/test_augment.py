@@ -22,23 +22,23 @@ MANY = 20_000
 
 
 def view_of(one: AugmentDraw, space: PatchSpace, seed: int = 0) -> View:
-    """A view with smooth-free noise for an image and blocks of labels, -1 among them."""
+    """A view with smooth-free noise for an image and two maps with blocks of labels, -1 among them."""
     rng = np.random.default_rng(seed)
     box = tuple(stop - start for start, stop in one.source_box(space))
     image = torch.from_numpy(rng.standard_normal((len(space.masked), *box)).astype(np.float32))
-    coarse = rng.integers(-1, 4, tuple(math.ceil(size / 4) for size in box)).astype(np.int16)
+    coarse = rng.integers(-1, 4, (2, *(math.ceil(size / 4) for size in box))).astype(np.int16)
     for axis in range(len(box)):
-        coarse = coarse.repeat(4, axis)
-    label = torch.from_numpy(coarse[tuple(slice(size) for size in box)].copy())
+        coarse = coarse.repeat(4, axis + 1)
+    labels = torch.from_numpy(coarse[(slice(None), *(slice(size) for size in box))].copy())
     noise = None
     if one.noise is not None:
         noise = torch.from_numpy(noise_field(one.noise[1], (len(space.masked), *space.patch_size)))
-    return View(image, label, noise, one)
+    return View(image, labels, noise, one)
 
 
 def copied(view: View) -> View:
-    label, noise = (None if part is None else part.clone() for part in (view.label, view.noise))
-    return View(view.image.clone(), label, noise, view.draw)
+    labels, noise = (None if part is None else part.clone() for part in (view.labels, view.noise))
+    return View(view.image.clone(), labels, noise, view.draw)
 
 
 def both(view: View, space: PatchSpace) -> tuple[float, float]:
@@ -120,15 +120,15 @@ def test_an_accelerator_gives_the_same(space: PatchSpace) -> None:
 def test_nothing_drawn_leaves_the_patch_and_masks_it(space: PatchSpace) -> None:
     view = view_of(UNCHANGED, space)
     image, label = apply(copied(view), space)
-    assert view.label is not None and label is not None
-    assert torch.equal(label, view.label.clamp(min=0))
+    assert view.labels is not None and label is not None
+    assert torch.equal(label, view.labels.clamp(min=0))
     for number, masked in enumerate(space.masked):
-        kept = view.image[number] * (view.label >= 0) if masked else view.image[number]
+        kept = view.image[number] * (view.labels[0] >= 0) if masked else view.image[number]
         assert torch.equal(image[number], kept)
 
 
 def test_a_view_without_labels() -> None:
-    view = view_of(AugmentDraw(angles=(0.3,), mirror=(0,)), PICTURE)._replace(label=None)
+    view = view_of(AugmentDraw(angles=(0.3,), mirror=(0,)), PICTURE)._replace(labels=None)
     image, label = apply(copied(view), PICTURE)
     other, other_label = apply_with_batchgenerators(copied(view), PICTURE)
     assert label is None and other_label is None
@@ -137,9 +137,9 @@ def test_a_view_without_labels() -> None:
 
 def test_mirroring_turns_image_and_label_alike() -> None:
     view = view_of(AugmentDraw(mirror=(0, 2)), VOLUME)
-    view = view._replace(label=(view.image[0] > 0).to(torch.int16))
+    view = view._replace(labels=(view.image[:1] > 0).to(torch.int16))
     image, label = apply(copied(view), VOLUME)
-    assert label is not None and torch.equal(label, (image[0] > 0).to(torch.int16))
+    assert label is not None and torch.equal(label, (image[:1] > 0).to(torch.int16))
     assert torch.equal(image[0], view.image[0].flip(0, 2))
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from selfcfg.engine.checkpoint import save_weights
-from selfcfg.engine.model import Model, load_model
+from selfcfg.engine.loading import load_model
+from selfcfg.engine.model import Model
 from selfcfg.engine.predict import Outcome, PredictOptions, find_inputs, predict_cases
 from selfcfg.engine.preprocess import prepare
 from selfcfg.errors import DataError, SelfcfgError, UsageError
