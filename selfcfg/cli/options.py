@@ -40,7 +40,7 @@ ConfigurationOption = Annotated[
 PlannerOption = Annotated[str, typer.Option(help="planner, see: selfcfg list planners")]
 PlanOption = Annotated[str | None, typer.Option("--planner", help="plan to use; default: the only one there is")]
 MemoryOption = Annotated[
-    float | None, typer.Option(min=1, help="accelerator memory to plan for, in GB; default: the planner's")
+    float | None, typer.Option(help="accelerator memory to plan for, in GB; default: the planner's")
 ]
 SpacingOption = Annotated[str | None, typer.Option(help="target spacing z,y,x in mm instead of the planner's rule")]
 FoldOption = Annotated[
