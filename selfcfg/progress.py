@@ -59,13 +59,15 @@ def _lines(what: str, total: int) -> Step:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in words: "45 s", "3 min 20 s", "2 h 05 min"."""
+    """A length of time in words: "45 s", "3 min 20 s", "2 h 05 min", "4 days 3 h"."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    if seconds < 2 * 86400:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    return f"{seconds // 86400} days {seconds % 86400 // 3600} h"
 
 
 def say(text: str) -> None:

@@ -35,6 +35,7 @@ class RunRecord(Record):
         validation: ids of the validation cases.
         versions: of selfcfg, Python and the packages that change results.
         machine: processor or accelerator, threads, precision: what bit-for-bit repetition depends on.
+        time_budget: seconds that the number of epochs was fitted to, or None.
         status: "running" or "finished".
     """
 
@@ -56,11 +57,14 @@ class RunRecord(Record):
     validation: tuple[str, ...]
     versions: dict[str, str]
     machine: dict[str, str | int]
+    time_budget: float | None = None
     status: str = "running"
 
     def identity(self) -> dict[str, Any]:
         """What two runs must share to be the same run: neither versions, machine and status, nor where files lie."""
-        everything = self.model_dump(mode="json", exclude={"versions", "machine", "status", "init"})
+        everything = self.model_dump(
+            mode="json", exclude={"versions", "machine", "status", "init", "previous", "time_budget"}
+        )
         settings = {name: value for name, value in self.settings.items() if name not in INCIDENTAL}
         return {**everything, "settings": settings}
 

@@ -70,11 +70,7 @@ class Topology(Record):
 
         Source: nnU-Net v2.8.1, ``compute_conv_feature_map_size`` of dynamic-network-architectures.
         """
-        voxels = []
-        edges = tuple(patch_size)
-        for stride in self.strides:
-            edges = tuple(edge // step for edge, step in zip(edges, stride, strict=True))
-            voxels.append(math.prod(edges))
+        voxels = self._voxels(patch_size)
         encoder = sum(
             outputs * features * count
             for outputs, features, count in zip(self._encoder_outputs(), self.features, voxels, strict=True)
@@ -88,6 +84,60 @@ class Topology(Record):
         head = n_heads * voxels[0] if self.decoder_blocks else 0
         return stem + encoder + decoder + head
 
+    def saved_elements(self, patch_size: Sequence[int]) -> int:
+        """The number of values that a training step keeps of one patch until its backward pass.
+
+        Of every convolution in a block these are its output and what normalisation and non-linearity make of that; of
+        a decoder stage also the output of its transposed convolution and the maps put together with it.
+
+        Args:
+            patch_size: voxels along each axis of the network, multiples of `divisors`.
+        """
+        voxels = self._voxels(patch_size)
+        stem = 2 * self.features[0] * math.prod(patch_size) if self.kind == "residual" else 0
+        encoder = sum(
+            2 * outputs * features * count
+            for outputs, features, count in zip(self._encoder_outputs(), self.features, voxels, strict=True)
+        )
+        decoder = sum(
+            (2 * blocks + 3) * features * count
+            for blocks, features, count in zip(self.decoder_blocks, self.features, voxels, strict=False)
+        )
+        return stem + encoder + decoder
+
+    def n_parameters(self, in_channels: int, n_outputs: int) -> int:
+        """The number of weights, biases and normalisation factors of the network, heads of all resolutions included.
+
+        Args:
+            in_channels: channels of the image.
+            n_outputs: channels of the segmentation map.
+        """
+        kernels = [math.prod(kernel) for kernel in self.kernel_sizes]
+        count, before = 0, in_channels
+        if self.kind == "residual":
+            count, before = _block(kernels[0], in_channels, self.features[0]), self.features[0]
+        for kernel, features, blocks in zip(kernels, self.features, self.encoder_blocks, strict=True):
+            convolutions = blocks if self.kind == "plain" else 2 * blocks
+            count += _block(kernel, before, features) + (convolutions - 1) * _block(kernel, features, features)
+            if self.kind == "residual" and features != before:
+                count += before * features + 2 * features
+            before = features
+        below = zip(self.features, self.features[1:], self.strides[1:], kernels, self.decoder_blocks, strict=False)
+        for features, deeper, stride, kernel, blocks in below:
+            count += (deeper * math.prod(stride) + 1) * features
+            count += _block(kernel, 2 * features, features) + (blocks - 1) * _block(kernel, features, features)
+            count += (features + 1) * n_outputs
+        return count
+
+    def _voxels(self, patch_size: Sequence[int]) -> list[int]:
+        """Voxels of the feature maps of each stage."""
+        counts = []
+        edges = tuple(patch_size)
+        for stride in self.strides:
+            edges = tuple(edge // step for edge, step in zip(edges, stride, strict=True))
+            counts.append(math.prod(edges))
+        return counts
+
     def _encoder_outputs(self) -> list[int]:
         """Tensors of the stage's size that each encoder stage writes."""
         if self.kind == "plain":
@@ -99,3 +149,8 @@ class Topology(Record):
                 self.encoder_blocks, self.strides, self.features, before, strict=False
             )
         ]
+
+
+def _block(kernel: int, inputs: int, outputs: int) -> int:
+    """Parameters of a convolution with bias and of the normalisation after it; `kernel` counts its voxels."""
+    return (kernel * inputs + 3) * outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,6 +42,9 @@ PlannerOption = Annotated[str, typer.Option(help="planner, see: selfcfg list pla
 PlanOption = Annotated[str | None, typer.Option("--planner", help="plan to use; default: the only one there is")]
 MemoryOption = Annotated[
     float | None, typer.Option(help="accelerator memory to plan for, in GB; default: the planner's")
+]
+TimeBudgetOption = Annotated[
+    str | None, typer.Option("--time-budget", help="such as 4h, 90min, 1h30m: as many epochs as can be done in it")
 ]
 SpacingOption = Annotated[str | None, typer.Option(help="target spacing z,y,x in mm instead of the planner's rule")]
 FoldOption = Annotated[
@@ -116,6 +120,25 @@ def settings_of(values: list[str] | None) -> dict[str, str]:
             raise UsageError("--set", f"'{value}' has no '='", "write it as epochs=100")
         settings[key.strip()] = text.strip()
     return settings
+
+
+def seconds_of(text: str | None) -> float | None:
+    """The length of time given as 4h, 90min, 1h30m, 2d.
+
+    Raises:
+        UsageError: not a length of time.
+    """
+    if text is None:
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)", text.lower())
+    rest = re.sub(r"\d+(?:\.\d+)?\s*(d|h|min|m|s)|\s", "", text.lower())
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if rest or not seconds:
+        raise UsageError("--time-budget", f"'{text}' is not a length of time", "write it as 4h, 90min, 1h30m or 2d")
+    return seconds
+
+
+_SECONDS = {"d": 86400, "h": 3600, "min": 60, "m": 60, "s": 1}
 
 
 def spacing_of(text: str | None) -> tuple[float, float, float] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,10 +25,12 @@ from selfcfg.cli.options import (
     SeedOption,
     SetOption,
     Speaker,
+    TimeBudgetOption,
     TrainerOption,
     WorkspaceOption,
     folds_of,
     open_project,
+    seconds_of,
     settings_of,
 )
 from selfcfg.errors import counted
@@ -55,6 +59,7 @@ def train(
     ] = None,
     name: NameOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue an unfinished run where it stopped")] = False,
+    time_budget: TimeBudgetOption = None,
     device: DeviceOption = None,
     jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
@@ -64,6 +69,7 @@ def train(
     """Trains folds of one configuration, then predicts and scores their validation cases."""
     from selfcfg.engine.experiment import TrainRequest  # noqa: PLC0415
 
+    budget = _Budget.of(time_budget)
     request = TrainRequest(
         configuration=configuration,
         planner=planner,
@@ -78,7 +84,8 @@ def train(
         device=device,
     )
     project = open_project(dataset, workspace)
-    _train_and_tell(Speaker(as_json), project, request, folds_of(fold, [0]), jobs)
+    speaker = Speaker(as_json)
+    _tell(speaker, project, _train(speaker, project, request, folds_of(fold, [0]), jobs, budget))
 
 
 def plan_and_train(
@@ -91,6 +98,7 @@ def plan_and_train(
     settings: SetOption = None,
     seed: SeedOption = 0,
     name: NameOption = None,
+    time_budget: TimeBudgetOption = None,
     device: DeviceOption = None,
     jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
@@ -101,7 +109,7 @@ def plan_and_train(
     from selfcfg.engine import pipeline  # noqa: PLC0415
     from selfcfg.engine.experiment import TrainRequest, stages  # noqa: PLC0415
 
-    speaker = Speaker(as_json)
+    speaker, budget = Speaker(as_json), _Budget.of(time_budget)
     project = open_project(dataset, workspace)
     warnings = pipeline.checked(project, jobs)
     speaker.say(f"{project.name}: {counted(len(project.dataset.cases), 'case')}, {counted(len(warnings), 'warning')}")
@@ -122,19 +130,19 @@ def plan_and_train(
         resume=True,
         device=device,
     )
+    chosen = folds_of(fold, []) or None
     *before, last = stages(project, request)
+    n_last = len(chosen or pipeline.splits(project, facts))
     for stage in before:
-        _train(speaker, project, stage, None, jobs)
-    _train_and_tell(speaker, project, last, folds_of(fold, []) or None, jobs)
+        _train(speaker, project, stage, None, jobs, budget, n_later=n_last)
+    _tell(speaker, project, _train(speaker, project, last, chosen, jobs, budget))
 
 
-def _train_and_tell(
-    speaker: Speaker, project: Project, request: TrainRequest, folds: list[int] | None, jobs: int
-) -> None:
+def _tell(speaker: Speaker, project: Project, experiment: Experiment) -> None:
+    """The scores of all finished folds, and the report on them."""
     from selfcfg.engine.validation import cross_validated, scored_folds  # noqa: PLC0415
     from selfcfg.report.report import write_report  # noqa: PLC0415
 
-    experiment = _train(speaker, project, request, folds, jobs)
     scores, scored = cross_validated(experiment.folder), scored_folds(experiment.folder)
     if len(scored) > 1:
         speaker.say(f"all finished folds together:\n{scores.table()}")
@@ -151,10 +159,47 @@ def _train_and_tell(
     )
 
 
-def _train(speaker: Speaker, project: Project, request: TrainRequest, folds: list[int] | None, jobs: int) -> Experiment:
+@dataclass(frozen=True)
+class _Budget:
+    """The time that a command may take, from when it was given.
+
+    Args:
+        seconds: of the whole command; None: as long as it takes.
+        began: when it was given.
+    """
+
+    seconds: float | None
+    began: float
+
+    @classmethod
+    def of(cls, text: str | None) -> _Budget:
+        return cls(seconds_of(text), time.monotonic())
+
+    def applied(self, experiment: Experiment, n_later: int) -> Experiment:
+        """The experiment with as many epochs as its share of the time left allows, `n_later` folds to come after it."""
+        from selfcfg.engine.time_budget import within  # noqa: PLC0415
+
+        if self.seconds is None:
+            return experiment
+        left = self.seconds - (time.monotonic() - self.began)
+        here = len(experiment.folds)
+        return within(experiment, left * here / (here + n_later), self.seconds)
+
+
+def _train(
+    speaker: Speaker,
+    project: Project,
+    request: TrainRequest,
+    folds: list[int] | None,
+    jobs: int,
+    budget: _Budget,
+    *,
+    n_later: int = 0,
+) -> Experiment:
+    """Trains and scores the folds of one experiment."""
     from selfcfg.engine.experiment import open_experiment, train_fold  # noqa: PLC0415
 
-    experiment = open_experiment(project, request, folds, jobs=jobs)
+    experiment = budget.applied(open_experiment(project, request, folds, jobs=jobs), n_later)
     for fold in experiment.folds:
         result = train_fold(experiment, fold)
         speaker.say(f"{experiment.configuration_name}, fold {fold}: {result.run.path}\n{result.evaluation.table()}")

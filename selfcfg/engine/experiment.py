@@ -85,6 +85,7 @@ class Experiment:
     store: Store
     jobs: int
     previous: PreviousStage | None = None
+    time_budget: float | None = None
 
     @property
     def folder(self) -> Path:
@@ -95,6 +96,16 @@ class Experiment:
     def trainer(self) -> Trainer[Any]:
         """A new trainer, for one fold."""
         return self.trainer_type(self.settings, self.plan, self.configuration)
+
+    def batches(self, record: RunRecord) -> Batches:
+        """Where the batches of one fold come from."""
+        previous = self.previous.folder if self.previous else None
+        sources = {
+            stream: Source(self.store.folder, record.train, record.validation, need, previous)
+            for stream, need in self.trainer_type.needs.items()
+        }
+        device = choose_device(self.request.device)
+        return Batches(sources, self.settings, self.configuration, self.plan, device, record.seed)
 
     def run(self, fold: int) -> RunFolder:
         """The folder of one fold."""
@@ -123,6 +134,7 @@ class Experiment:
             data_hash=hash_json([self._source(case) for case in train]),
             train=train,
             validation=split.val,
+            time_budget=self.time_budget,
             versions=package_versions(),
             machine={**machine_facts(device), "precision": self.trainer().precision(device)},
         )
@@ -199,21 +211,23 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
         UsageError: the folder holds another or an unfinished run.
         Stopped: stopped on request; the same call with `resume` continues.
     """
-    request, project, store, previous = experiment.request, experiment.project, experiment.store, experiment.previous
+    request, project = experiment.request, experiment.project
     run, record = experiment.run(fold), experiment.record(fold)
     device = choose_device(request.device)
-    sources = {
-        stream: Source(store.folder, record.train, record.validation, need, previous.folder if previous else None)
-        for stream, need in experiment.trainer_type.needs.items()
-    }
-    batches = Batches(sources, experiment.settings, experiment.configuration, experiment.plan, device, record.seed)
     facts = experiment.folder / "fingerprint.json"
     if not facts.is_file():
         experiment.facts.write(facts)
+    batches = experiment.batches(record)
     fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=request.init)
     ending, precision = project.dataset.description.label_ending, experiment.settings.precision
     predictions = predict_validation(
-        run, record.validation, store, ending, device=request.device, precision=precision, previous=previous
+        run,
+        record.validation,
+        experiment.store,
+        ending,
+        device=request.device,
+        precision=precision,
+        previous=experiment.previous,
     )
     scores = score_validation(project, experiment.plan.labels, predictions, run.validation, experiment.jobs)
     return FoldResult(run, scores)

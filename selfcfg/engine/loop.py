@@ -109,7 +109,7 @@ def fit(
             say(f"{run.path.name} is finished already")
             return _result_in(read_log(run), trainer.settings)
         trainer.plan.write(run.plan)
-        training = _Training(trainer, run, record, batches, device)
+        training = Training(trainer, run, record, batches, device)
         taken_over = training.restore_or_start(init)
         training.train()
         training.finish()
@@ -129,7 +129,7 @@ def _result_in(log: list[dict[str, Any]], settings: Settings) -> FitResult:
     return FitResult(epochs, log[-1]["validation"], average, epoch, stopped_early=epochs < settings.epochs)
 
 
-class _Training:
+class Training:
     """One training in progress: the network, its optimiser and its position."""
 
     def __init__(
@@ -171,7 +171,7 @@ class _Training:
                 while position.epoch < settings.epochs and not position.is_over:
                     while position.step < settings.iterations_per_epoch:
                         stop.obey()
-                        self._step(stream)
+                        self.step(stream)
                         tell(self._note())
                     self._end_epoch(journal, stop)
                 stop.obey()
@@ -181,10 +181,10 @@ class _Training:
 
     def finish(self) -> None:
         """Writes the final weights and marks the run as finished."""
-        self._export(self.run.final)
+        self.export(self.run.final)
         RunRecord.read(self.run.record).model_copy(update={"status": "finished"}).write(self.run.record)
 
-    def _step(self, stream: Iterator[Streams]) -> None:
+    def step(self, stream: Iterator[Streams]) -> None:
         """One optimiser step, from batches to moved weights."""
         began, accumulate = time.perf_counter(), self.settings.accumulate
         number = self.position.epoch * self.settings.iterations_per_epoch + self.position.step
@@ -232,17 +232,18 @@ class _Training:
     def _end_epoch(self, journal: Journal, stop: StopRequest) -> None:
         """Validates, keeps the best weights, logs, and saves the state that the next epoch begins with."""
         began = time.perf_counter()
-        scores = self._validate(stop)
+        scores = self.validate(stop)
         is_best = self.position.rank(scores)
         if is_best:
-            self._export(self.run.best)
+            self.export(self.run.best)
         journal.write(self._entry(is_best, time.perf_counter() - began))
         self.position.count_epoch(self.settings.patience)
-        self._save()
+        self.save()
         if self.position.is_over:
             say(f"stopped early: no better validation score for {self.settings.patience} epochs")
 
-    def _validate(self, stop: StopRequest) -> dict[str, float]:
+    def validate(self, stop: StopRequest) -> dict[str, float]:
+        """The scores on the validation batches."""
         self.parts.eval()
         try:
             with torch.no_grad(), self.optimisation.averaged(), self.fabric.autocast():
@@ -285,14 +286,15 @@ class _Training:
         scores = [f"{name} {score:.3f}" for name, score in list(self.position.scores.items())[:1]]
         return ", ".join([f"epoch {self.position.epoch + 1}/{self.settings.epochs}", *scores])
 
-    def _export(self, path: Path) -> None:
+    def export(self, path: Path) -> None:
         """Writes the parts that are handed on, with their moving average where there is one."""
         parts = torch.nn.ModuleDict({name: self.parts[name] for name in self.trainer.exports})
         notes = {name: str(getattr(self.record, name)) for name in ("dataset", "trainer", "configuration", "plan_hash")}
         with self.optimisation.averaged():
             save_weights(path, parts, {**notes, "epoch": str(self.position.epoch)})
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Writes the checkpoint that the run continues from."""
         state = {
             "format": FORMAT,
             "identity": hash_json(self.record.identity()),
@@ -323,7 +325,7 @@ class _Training:
         """
         asked, again = f"train {self.run.path}", "continue with --resume"
         if isinstance(error, Stopped):
-            self._save()
+            self.save()
             found = f"{error.found} in epoch {self.position.epoch}, iteration {self.position.step}; it is saved"
             raise Stopped(asked, found, again) from None
         if stop.name is not None and (isinstance(error, WorkerDied) or "DataLoader worker" in str(error)):

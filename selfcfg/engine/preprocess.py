@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfcfg.dataset import Case, Dataset
+from selfcfg.engine.footprint import PROCESS_BYTES, case_bytes
 from selfcfg.engine.sampling import ANNOTATED
 from selfcfg.engine.store import CaseInfo, FileState, Prepared, Store
 from selfcfg.errors import DataError, SelfcfgError
@@ -31,8 +31,6 @@ from selfcfg.progress import progress
 __all__ = ["CaseInfo", "Prepared", "prepare", "preprocess"]
 
 _OUTSIDE = -1
-_WORKER_BYTES = 400 * 2**20
-"""What a worker process takes before it holds any image: interpreter, numpy, torch. Measured: 280-330 MB."""
 _WORKER_SECONDS = 3.0
 _SECONDS_PER_CASE = 0.01
 _SECONDS_PER_BYTE = 1.5e-9
@@ -220,18 +218,17 @@ def _bytes_needed(case: Case, plan: Plan, configuration: str) -> int:
     try:
         channels, geometry = read_header(case.images[0])
     except (SelfcfgError, IndexError):
-        return _WORKER_BYTES
+        return PROCESS_BYTES
     channels = max(channels, len(case.images))
     spacing = _ordered(geometry.spacing, plan.axis_order)
     shape = _shape([geometry.shape[axis] for axis in plan.axis_order])
     target = plan.configuration(configuration).target_spacing(spacing)
-    before, after = math.prod(shape), math.prod(new_shape(shape, spacing, target))
-    return _WORKER_BYTES + before * (4 * channels + 16) + after * (4 * channels + 12)
+    return case_bytes(shape, new_shape(shape, spacing, target), channels)
 
 
 def _useful_jobs(tasks: Iterable[_Task]) -> int:
     """How many processes save more time than starting them takes."""
-    seconds = sum((task.memory - _WORKER_BYTES) * _SECONDS_PER_BYTE + _SECONDS_PER_CASE for task in tasks)
+    seconds = sum((task.memory - PROCESS_BYTES) * _SECONDS_PER_BYTE + _SECONDS_PER_CASE for task in tasks)
     return 1 + int(seconds / _WORKER_SECONDS)
 
 

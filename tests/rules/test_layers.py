@@ -21,8 +21,9 @@ LAYERS = {
     2: "selfcfg.io selfcfg.kernels selfcfg.nets",
     3: "selfcfg.convert selfcfg.engine selfcfg.planners selfcfg.trainers",
     4: "selfcfg.engine.predict selfcfg.engine.evaluate selfcfg.engine.validation selfcfg.engine.select",
-    5: "selfcfg.engine.loop selfcfg.interop selfcfg.report",
-    6: "selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.demo selfcfg.testing",
+    5: "selfcfg.engine.loop selfcfg.engine.rehearsal selfcfg.interop selfcfg.report",
+    6: "selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.forecast selfcfg.engine.time_budget "
+    "selfcfg.engine.demo selfcfg.testing",
     7: "selfcfg.cli selfcfg.__main__",
 }
 """The layer of each module; a package's entry holds for every module in it that has no entry of its own."""

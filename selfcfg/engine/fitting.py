@@ -1,0 +1,115 @@
+"""A plan fitted to what a machine really does: the memory a step really uses, or the time it really takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from selfcfg.errors import UsageError
+from selfcfg.geometry import times
+from selfcfg.plan import Configuration, Plan, Reason
+
+STEPS = 25_000
+"""Steps that a training is given where time is short, a tenth of the default. Our choice: with fewer, a larger patch is
+not learned well; with more, the patch would become so small that it shows too little."""
+
+GOOD_ENOUGH = 0.75
+"""A plan that uses this share of what it may is not searched any further."""
+
+MOST_TRIES = 10
+AIM = 0.95
+"""Share of the limit that a try aims at."""
+CLOSE = 1.1
+"""Ratio of a memory that is too much to one that fits from which no try between them is worth its time."""
+GROWTH = 4.0
+"""Times the memory asked for that a plan may be made for, where steps turn out to use less than forecast."""
+
+Decide = Callable[[float], Plan]
+Cost = Callable[[Plan], float]
+
+
+class Fitted(NamedTuple):
+    """The plan of a search, what it costs, and what the plan it started from would have cost."""
+
+    plan: Plan
+    cost: float
+    first: Plan
+    first_cost: float
+
+
+def search(decide: Decide, cost: Cost, limit: float, memory_gb: float, *, may_grow: bool) -> Fitted:
+    """The plan for the most memory whose cost stays within a limit.
+
+    Costs grow about in proportion to the memory a plan is made for, but patches change in jumps. So each try aims at
+    the limit from the last one, and lies halfway between what fits and what does not where that aim is known to miss.
+
+    Args:
+        decide: the plan for a memory in GB.
+        cost: of a plan, as measured; infinite where it does not run.
+        limit: of the cost.
+        memory_gb: where to start.
+        may_grow: whether a plan for more than that is wanted where it fits.
+
+    Raises:
+        UsageError: no plan that was tried fits.
+    """
+    low, high = 0.0, memory_gb * (GROWTH if may_grow else 1.0)
+    first: tuple[Plan, float] | None = None
+    best: tuple[Plan, float] | None = None
+    memory = memory_gb
+    for _ in range(MOST_TRIES):
+        plan = decide(memory)
+        now = cost(plan)
+        first = first or (plan, now)
+        if now <= limit:
+            low, best = memory, (plan, now)
+        else:
+            high = memory
+        if now <= limit and (now >= GOOD_ENOUGH * limit or low * CLOSE >= high):
+            break
+        aim = memory * limit / now * AIM if math.isfinite(now) else memory / 2
+        memory = aim if low < aim < high else math.sqrt(low * high) if low else high / 2
+        if low * CLOSE >= high:
+            break
+    if best is None or first is None:
+        raise UsageError(
+            "fit the plan to this machine", "not even a very small network does", "give more time or memory"
+        )
+    return Fitted(*best, *first)
+
+
+def explained(fitted: Fitted, what: str, why: str, change: str) -> Plan:
+    """The plan with the reason of its size in the place of the memory's, and what was given up for it."""
+    plan = fitted.plan
+    reasons = [reason for reason in plan.reasons if reason.what != "accelerator memory"]
+    value = f"a network as for {plan.memory_gb:.2g} GB"
+    here = [Reason(what=what, value=value, why=why, change=change)]
+    if fitted.first != plan:
+        here.append(_given_up(fitted.first, plan))
+    return plan.model_copy(update={"reasons": (*here, *reasons)})
+
+
+def _given_up(before: Plan, after: Plan) -> Reason:
+    old, new = (plan.configuration(plan.default_configuration) for plan in (before, after))
+    name = after.default_configuration
+    parts = [
+        f"{before.default_configuration} would have had patches of {times(old.patch_size)} voxels, "
+        f"{_share(old)} of the typical image, {old.batch_size} at a time"
+    ]
+    parts.append(f"{name} has {times(new.patch_size)}, {_share(new)}, {new.batch_size} at a time")
+    if gone := [name for name in before.configurations if name not in after.configurations]:
+        parts.append(f"not planned: {', '.join(gone)}")
+    if came := [name for name in after.configurations if name not in before.configurations]:
+        parts.append(f"planned besides, since a patch shows less now: {', '.join(came)}")
+    return Reason(
+        what="what that changes",
+        value=f"patch {times(new.patch_size)} for {times(old.patch_size)}, batch {new.batch_size} for {old.batch_size}",
+        why="; ".join(parts) + f". Beside the plan for {before.memory_gb:g} GB.",
+    )
+
+
+def _share(configuration: Configuration) -> str:
+    pairs = zip(configuration.patch_size, configuration.median_shape, strict=True)
+    share = math.prod(min(edge / whole, 1.0) for edge, whole in pairs)
+    return "all" if share >= 1 else f"{100 * share:.2g} %"

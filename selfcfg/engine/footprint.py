@@ -1,0 +1,88 @@
+"""What a plan takes of a machine, from its numbers alone: disk, memory and passes of the network. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from selfcfg.fingerprint import Fingerprint
+from selfcfg.geometry import Shape, Vector
+from selfcfg.kernels.resample import new_shape
+from selfcfg.kernels.tiles import tile_starts
+from selfcfg.plan import Configuration, Plan
+
+
+def resampled_shapes(facts: Fingerprint, plan: Plan, configuration: Configuration) -> dict[str, Shape]:
+    """The shape of each case as preprocessed for a configuration, in the plan's axis order.
+
+    Args:
+        facts: the dataset's fingerprint; one of nnU-Net names no cases, which are then numbered.
+        plan: what was planned.
+        configuration: one of the plan's.
+    """
+    first, second, third = plan.axis_order
+    names = [case.case for case in facts.cases] or [str(number) for number in range(facts.n_cases)]
+    shapes = {}
+    for name, size, mm in zip(names, facts.shapes_after_crop, facts.spacings, strict=True):
+        spacing: Vector = mm[first], mm[second], mm[third]
+        shape: Shape = size[first], size[second], size[third]
+        shapes[name] = new_shape(shape, spacing, configuration.target_spacing(spacing))
+    return shapes
+
+
+def n_passes(shape: Shape, plan: Plan, configuration: Configuration, *, step: float = 0.5) -> int:
+    """How often the network runs over a patch to predict an image of this shape, mirrored copies included."""
+    patch = (*(1,) * (3 - configuration.dimensions), *configuration.patch_size)
+    along = [len(tile_starts(max(length, size), size, step)) for length, size in zip(shape, patch, strict=True)]
+    mirrors = [axis for axis in plan.mirror_axes if axis >= 3 - configuration.dimensions]
+    return math.prod(along) << len(mirrors)
+
+
+def total_passes(shapes: Sequence[Shape], plan: Plan, configuration: Configuration) -> int:
+    """`n_passes` of several images."""
+    return sum(n_passes(shape, plan, configuration) for shape in shapes)
+
+
+def store_bytes(shapes: Sequence[Shape], plan: Plan) -> int:
+    """Disk that preprocessed cases of these shapes take at most.
+
+    Measured on six real datasets: 2.5 to 3.6 bytes a voxel and channel; CT with an empty border far less.
+    """
+    voxels = sum(math.prod(shape) for shape in shapes)
+    return round(voxels * (3.6 * len(plan.channels) + 0.1)) + len(shapes) * 100_000
+
+
+def case_bytes(before: Shape, after: Shape, n_channels: int) -> int:
+    """Memory of a process that preprocesses a case of a shape into another one, at most."""
+    return PROCESS_BYTES + math.prod(before) * (4 * n_channels + 16) + math.prod(after) * (4 * n_channels + 12)
+
+
+def training_bytes(plan: Plan, configuration: Configuration, value_bytes: int) -> int:
+    """Memory of a process that trains on a processor, at most.
+
+    The maps that the backward pass needs, and for each weight itself, gradient, momentum and the copies in which the
+    kernels want it.
+
+    Args:
+        plan: what was planned.
+        configuration: the one to train, with the batch and patch size of the training.
+        value_bytes: 2 in bfloat16, 4 in float32.
+
+    Source: measured: benchmarks/forecast.py.
+    """
+    topology = configuration.topology
+    maps = topology.saved_elements(configuration.patch_size) * configuration.batch_size * value_bytes
+    weights = topology.n_parameters(plan.input_channels(configuration), plan.labels.n_outputs)
+    return PROCESS_BYTES + round(0.85 * maps) + 16 * weights + 80 * 2**20
+
+
+def prediction_bytes(shape: Shape, plan: Plan, configuration: Configuration) -> int:
+    """Memory of a process that predicts an image of a shape on a processor, at most: image, sums of logits, weights."""
+    values = plan.input_channels(configuration) + 2 * plan.labels.n_outputs
+    weights = configuration.topology.n_parameters(plan.input_channels(configuration), plan.labels.n_outputs)
+    widest = 4 * configuration.topology.features[0] * math.prod(configuration.patch_size)
+    return PROCESS_BYTES + 4 * (math.prod(shape) * values + weights + widest)
+
+
+PROCESS_BYTES = 400 * 2**20
+"""What a process takes before it holds any image: interpreter, numpy, torch. Measured: 280-400 MB."""
