@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,7 +31,9 @@ from selfcfg.cli.options import (
     open_project,
     settings_of,
 )
+from selfcfg.cli.planning import warn
 from selfcfg.errors import counted
+from selfcfg.plan import Plan
 
 if TYPE_CHECKING:
     from selfcfg.engine.experiment import TrainRequest
@@ -104,10 +108,12 @@ def plan_and_train(
     facts = pipeline.fingerprint(project, jobs)
     file = project.plan_file(planner, memory)
     if file.is_file():
+        made = Plan.read(file)
         speaker.say(f"plan: {file} as it is (to make it again: selfcfg plan {project.name})")
     else:
-        pipeline.make_plan(project, facts, planner, memory)
+        _, made = pipeline.make_plan(project, facts, planner, memory)
         speaker.say(f"planned: {file} (to read it: selfcfg plan {project.name} --explain)")
+    told = warn(made, facts)
     request = TrainRequest(
         configuration=configuration,
         planner=file.stem,
@@ -118,11 +124,16 @@ def plan_and_train(
         resume=True,
         device=device,
     )
-    _train_and_tell(speaker, project, request, folds_of(fold, []) or None, jobs)
+    _train_and_tell(speaker, project, request, folds_of(fold, []) or None, jobs, {"warnings": told})
 
 
 def _train_and_tell(
-    speaker: Speaker, project: Project, request: TrainRequest, folds: list[int] | None, jobs: int
+    speaker: Speaker,
+    project: Project,
+    request: TrainRequest,
+    folds: list[int] | None,
+    jobs: int,
+    told: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     from selfcfg.engine.experiment import open_experiment, train_fold  # noqa: PLC0415
     from selfcfg.engine.validation import cross_validated, scored_folds  # noqa: PLC0415
@@ -143,6 +154,7 @@ def _train_and_tell(
             "folds": [run.path.name for run in scored],
             "dice": scores.foreground_mean["dice"],
             "report": str(report),
+            **told,
         },
         f"selfcfg predict {experiment.folder} -i INPUT -o OUTPUT",
     )
