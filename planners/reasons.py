@@ -120,7 +120,7 @@ def mask(used: Sequence[bool], median_relative_size: float) -> Reason:
         what="intensities inside the mask only",
         value=value,
         why=why,
-        change="use_mask_for_norm of each configuration in the plan.",
+        change="use_mask_for_norm of each configuration in the plan." if any(used) else "",
     )
 
 

@@ -61,7 +61,8 @@ def cautions(plan: Plan, facts: Fingerprint) -> list[Caution]:
 
 def target_by_axis(plan: Plan) -> dict[int, float]:
     """The spacing in mm that images are resampled to by default, by axis of the files (0 = z); 2D networks have two."""
-    chosen = plan.configuration(plan.default_configuration)
+    anything = next(iter(plan.configurations.values()))
+    chosen = plan.configurations.get(plan.default_configuration, anything)
     return dict(sorted(zip(plan.axis_order[3 - chosen.dimensions :], chosen.spacing, strict=True)))
 
 

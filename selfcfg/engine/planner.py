@@ -95,9 +95,11 @@ def other_memories(
         description: dataset.json.
         spacing: the target spacing (z, y, x) in mm that the plan was asked for, if any.
 
-    Raises:
-        UsageError: the planner is not installed.
+    Returns:
+        One alternative for each memory, smallest first; none where the plan's planner is not installed.
     """
+    if plan.planner not in registry.registered("planners"):
+        return []
     decide = load_planner(plan.planner)
     found = []
     for memory in sorted({*MEMORIES_GB, plan.memory_gb}):

@@ -54,7 +54,7 @@ def plan_page(
         *_measured(plan, fingerprint, pictures),
         *_notes(found, fingerprint),
         "## What was decided",
-        _wrap(_order(plan)),
+        _wrap(_terms(plan)),
         _configurations(plan),
         *(_on_others(plan, alternatives) if alternatives else []),
         "### For all configurations",
@@ -147,12 +147,15 @@ def _intensities(plan: Plan, fingerprint: Fingerprint) -> str:
     return _table(["inside the classes", "least", "0.5 %", "median", "99.5 %", "most"], rows)
 
 
-def _order(plan: Plan) -> str:
-    """In which order the numbers of several axes stand."""
+def _terms(plan: Plan) -> str:
+    """What the words of the table mean, and in which order the numbers of several axes stand."""
+    text = "A patch is what the network sees of an image at once; in each step it learns from a batch of patches. "
+    if any(configuration.after for configuration in plan.configurations.values()):
+        text += "In a cascade, one network refines what another found at low resolution. "
     names = [AXES[axis] for axis in plan.axis_order]
     if plan.dimensions == 2:
-        return f"Numbers of two axes are in the order {', '.join(names[1:])}."
-    return f"Numbers of several axes are in the order {', '.join(names)}; those of 2d {', '.join(names[1:])}."
+        return text + f"Numbers of two axes are in the order {', '.join(names[1:])}."
+    return text + f"Numbers of several axes are in the order {', '.join(names)}; those of 2d {', '.join(names[1:])}."
 
 
 def _configurations(plan: Plan) -> str:

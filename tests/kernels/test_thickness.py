@@ -21,7 +21,7 @@ def test_a_ball_has_two_thirds_of_its_diameter():
 
 
 def test_touching_values_are_told_apart():
-    assert thickness(np.array([[1, 1, 2, 2, 2, 1]])) == {1: (1.0, 1.5), 2: (1.0, 3.0)}
+    assert thickness(np.array([[[1, 1, 2, 2, 2, 1]]])) == {1: (1.0, 1.0, 1.5), 2: (1.0, 1.0, 3.0)}
 
 
 def test_stray_voxels_hardly_count():
