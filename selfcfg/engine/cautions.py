@@ -149,7 +149,8 @@ def _thin(plan: Plan, cases: Sequence[CaseFingerprint]) -> Iterator[Caution]:
     """Classes with hardly two voxels across them in most cases: at the target spacing, or in the files already."""
     if plan.labels.ignore is not None:
         return  # strokes on a part of a structure say nothing about how thick it is
-    lost, fine = [], []
+    lost: list[str] = []
+    fine: dict[str, list[str]] = {}
     for name, values in plan.labels.targets.items():
         for axis, target in target_by_axis(plan).items():
             sides = [(max(found), case.spacing[axis]) for case in cases if (found := _across(case, values, axis))]
@@ -160,7 +161,7 @@ def _thin(plan: Plan, cases: Sequence[CaseFingerprint]) -> Iterator[Caution]:
             if np.mean((across < RESOLVED * target) & (target >= COARSENED * own)) > 0.5:
                 lost.append(text)
             elif np.mean(across < RESOLVED * own) > 0.5:
-                fine.append(f"'{name}' along {AXES[axis]}")
+                fine.setdefault(name, []).append(AXES[axis])
     if lost:
         yield Caution(
             kind="thin structure",
@@ -169,8 +170,10 @@ def _thin(plan: Plan, cases: Sequence[CaseFingerprint]) -> Iterator[Caution]:
             remedy="they may be lost; a finer --spacing keeps them",
         )
     if fine:
-        text = f"less than {RESOLVED:g} voxels thick in most files: {listed(fine, MAX_NAMED)}"
-        yield Caution(kind="thin structure", text=text, remedy="expect Dice to be harsh on them", severity="note")
+        parts = [f"'{name}' along {', '.join(axes)}" for name, axes in fine.items()]
+        text = f"less than {RESOLVED:g} voxels thick in most files: {listed(parts, MAX_NAMED)}"
+        remedy = "being off by one voxel costs them much of their Dice"
+        yield Caution(kind="thin structure", text=text, remedy=remedy, severity="note")
 
 
 def _across(case: CaseFingerprint, values: Sequence[int], axis: int) -> list[float]:

@@ -28,10 +28,11 @@ def odd_cases(plan: Plan, cases: Sequence[CaseFingerprint]) -> list[Caution]:
             found += _far_out(f"spacing along {'zyx'[axis]}", "mm", {case.case: case.spacing[axis] for case in cases})
         shapes = {case.case: float(case.shape_after_crop[axis]) for case in cases}
         found += _far_out(f"size along {'zyx'[axis]}", "voxels", shapes)
+    unusual: list[Caution] = []
     for name, in_case in volumes(plan, cases).items():
         present = {case: volume for case, volume in in_case.items() if volume > 0}
-        found += _far_out(f"volume of '{name}'", unit_of_volume(plan), present)
-    return [*found, *_absent(plan, cases)]
+        unusual += _far_out(f"volume of '{name}'", unit_of_volume(plan), present)
+    return [*found, *_first(unusual, "have cases of unusual volume"), *_absent(plan, cases)]
 
 
 def volumes(plan: Plan, cases: Sequence[CaseFingerprint]) -> dict[str, dict[str, float]]:
@@ -75,17 +76,31 @@ def _far_out(what: str, unit: str, values: Mapping[str, float]) -> Iterator[Caut
         yield _note(f"unusual {what} (median {np.median(list(values.values())):.4g} {unit}): {named}", odd)
 
 
-def _absent(plan: Plan, cases: Sequence[CaseFingerprint]) -> Iterator[Caution]:
-    """Classes that some case lacks, or has almost nothing of."""
+def _absent(plan: Plan, cases: Sequence[CaseFingerprint]) -> list[Caution]:
+    """Classes that some case lacks, together where the same cases lack them, or has almost nothing of."""
+    without: dict[tuple[str, ...], list[str]] = {}
+    tiny: list[Caution] = []
     for name, values in plan.labels.targets.items():
         counts = {case.case: sum(case.voxels.get(value, 0) for value in values) for case in cases if case.voxels}
-        without = [case for case, count in counts.items() if count == 0]
-        tiny = [case for case, count in counts.items() if 0 < count < FEW_VOXELS]
-        if without:
-            yield _note(f"no '{name}' in {counted(len(without), 'case')}: {listed(without, MAX_NAMED)}", without)
-        if tiny:
-            yield _note(f"fewer than {FEW_VOXELS} voxels of '{name}': {listed(tiny, MAX_NAMED)}", tiny)
+        if lacking := tuple(case for case, count in counts.items() if count == 0):
+            without.setdefault(lacking, []).append(f"'{name}'")
+        if few := [case for case, count in counts.items() if 0 < count < FEW_VOXELS]:
+            tiny.append(_note(f"fewer than {FEW_VOXELS} voxels of '{name}': {listed(few, MAX_NAMED)}", few))
+    absent = [
+        _note(
+            f"no {listed(names, MAX_NAMED)} in {counted(len(lacking), 'case')}: {listed(lacking, MAX_NAMED)}", lacking
+        )
+        for lacking, names in without.items()
+    ]
+    return [*_first(absent, "are missing in some cases"), *_first(tiny, "have cases with hardly a voxel of them")]
+
+
+def _first(notes: Sequence[Caution], what: str) -> list[Caution]:
+    """The first few notes about classes, and how many more there are."""
+    shown, rest = list(notes[:MAX_NAMED]), notes[MAX_NAMED:]
+    odd = [case for note in rest for case in note.cases]
+    return [*shown, *([_note(f"more classes {what}, as the table of classes shows", odd)] if rest else [])]
 
 
 def _note(text: str, cases: Sequence[str]) -> Caution:
-    return Caution(kind="odd cases", text=text, cases=tuple(cases), severity="note")
+    return Caution(kind="odd cases", text=text, cases=tuple(dict.fromkeys(cases)), severity="note")

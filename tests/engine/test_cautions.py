@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -250,3 +252,33 @@ def test_warnings_come_first():
     several = [*ORDINARY, case(10, intensities=(statistics(1000, 20000),)), case(11, voxels={0: 9, 1: 4000})]
     turned = [*several, case(12, orientation="LSP")]
     assert [caution.severity for caution in found(turned)] == ["warning", "note", "note"]
+
+
+def test_classes_that_the_same_cases_lack_are_one_note():
+    labels = {"background": 0} | {f"class {value}": value for value in range(1, 5)}
+    whole, part = {value: 500 for value in range(5)}, {0: 500, 1: 500}
+    cases = [case(index, voxels=part if index > 7 else whole, thickness={}) for index in range(10)]
+    assert only(found(cases, labels=labels), "odd cases").text == (
+        "no 'class 2', 'class 3', 'class 4' in 2 cases: case_8, case_9"
+    )
+
+
+def test_notes_about_many_classes_come_to_an_end():
+    labels = {"background": 0} | {f"class {value}": value for value in range(1, 41)}
+    # each class is missing in another case
+    cases = [
+        case(index, voxels={value: 500 for value in range(41) if value != index + 1}, thickness={})
+        for index in range(40)
+    ]
+    notes = found(cases, labels=labels)
+    assert len(notes) == 9
+    assert "more classes are missing in some cases" in notes[-1].text
+
+
+def test_no_published_dataset_is_warned_of(real_data: Callable[[str], Path]) -> None:
+    folders = [file.parent for file in real_data("nnunet_plans").glob("*__standard/fingerprint.json")]
+    assert len(folders) == 10
+    for folder in folders:
+        facts = Fingerprint.read(folder / "fingerprint.json")
+        description = DatasetDescription.read(folder / "dataset.json")
+        assert cautions(plan(facts, description, dataset=folder.name), facts) == [], folder.name

@@ -196,7 +196,7 @@ def test_advice_is_only_given_where_it_helps():
 def test_cases_without_labels_or_foreground():
     page = page_of([*REGULAR, case(10, intensities=(None,), voxels={}), case(11, intensities=(None,), voxels={0: 9})])
     assert "| 10 of 11 |" in line_with(page, "| liver")
-    assert "No 'liver' in 1 case: case_11." in flowing(page)
+    assert "No 'liver', 'tumour|cyst' in 1 case: case_11." in flowing(page)
 
 
 def test_pictures():
