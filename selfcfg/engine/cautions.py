@@ -105,17 +105,18 @@ def _grouped(
         f"{_range(values)} in {counted(len(values), 'case')}{_named([names[index] for index in group])}"
         for values, group in zip(along, groups, strict=True)
     ]
-    near = [values for values in along if min(values) / APART**0.5 <= targets[axis] <= max(values) * APART**0.5]
-    suits = "which suits only one group" if near else "which is near none of them"
-    where = " and ".join(AXES[other] for other in axes)
-    coarse = targets | {
-        other: float(np.median([facts.spacings[index][other] for index in groups[-1]])) for other in axes
-    }
+    near = [min(values) / APART**0.5 <= targets[axis] <= max(values) * APART**0.5 for values in along]
+    suits = "which suits only one group" if any(near) else "which is near none of them"
+    where = " and ".join(AXES[side] for side in axes)
+    other, why = (groups[0], "keeps all detail") if near[-1] else (groups[-1], "needs no invented detail")
+    option = _option(
+        targets | {side: float(np.median([facts.spacings[index][side] for index in other])) for side in axes}
+    )
     return Caution(
         kind="spacing",
         text=f"the spacings along {where} are {len(groups)} groups far apart: {', '.join(parts)}. All are resampled to "
         f"{targets[axis]:.3g} mm, {suits}",
-        remedy=f"choose one on purpose ({_option(coarse)} needs no invented detail), or make a dataset of each group",
+        remedy=f"choose on purpose ({option} {why}), or make a dataset of each group",
         cases=tuple(filter(None, (names[index] for index in min(groups, key=len)))),
     )
 

@@ -90,6 +90,11 @@ def test_two_groups_of_spacings_are_named_with_what_to_do():
     assert caution.cases == ("case_6", "case_7", "case_8", "case_9")
 
 
+def test_a_target_of_the_coarse_group_is_not_proposed_again():
+    mixed = [case(index, spacing=(1.0 if index < 6 else 5.0, 0.8, 0.8)) for index in range(10)]
+    assert "--spacing 1,0.8,0.8 keeps all detail" in only(found(mixed, spacing=(5, 0.8, 0.8)), "spacing").remedy
+
+
 def test_groups_along_both_axes_of_the_plane_are_one_caution():
     mixed = [case(index, spacing=(3.0, *[0.5 if index < 5 else 1.5] * 2)) for index in range(10)]
     assert "along y and x" in only(found(mixed), "spacing").text
