@@ -23,7 +23,7 @@ def memory(memory_gb: float, *, given: bool) -> Reason:
         what="accelerator memory",
         value=f"{memory_gb:g} GB",
         why="Given with --memory." if given else "What this planner is made for; nothing else was asked.",
-        change="--memory; more of it allows larger patches and batches.",
+        change="--memory GB, where the training runs on another accelerator.",
     )
 
 
@@ -47,7 +47,8 @@ def spacing(target: TargetSpacing, rule: TargetSpacing, n_cases: int) -> Reason:
         what="target spacing",
         value=f"{times(target.values)} mm (z, y, x)",
         why=why,
-        change="--spacing z,y,x; a finer one keeps more detail and takes more time.",
+        change="--spacing z,y,x. Coarser: a patch shows more of the body, small structures fade. Finer than the files: "
+        "no more detail, only more time.",
     )
 
 
@@ -58,7 +59,7 @@ def picture_spacing(target: TargetSpacing) -> Reason:
         what="target spacing",
         value=f"{times(target.values[1:])} (y, x)",
         why="Given with --spacing." if target.rule == "given" else why,
-        change="--spacing z,y,x (z means nothing here).",
+        change="--spacing 1,y,x (the first number counts for nothing in pictures).",
     )
 
 
@@ -77,7 +78,7 @@ def axes(order: Sequence[int], target: TargetSpacing) -> Reason:
         what="order of the axes",
         value=f"{names} ({'as in the files' if first == 0 else 'turned; the files have z, y, x'})",
         why=why,
-        change="another target spacing (--spacing).",
+        change="--spacing with another axis as the coarsest.",
     )
 
 
@@ -116,7 +117,10 @@ def mask(used: Sequence[bool], median_relative_size: float) -> Reason:
     else:
         why = f"{left}, not less than {limit}: the images are not masked."
     return Reason(
-        what="intensities inside the mask only", value=value, why=why, change="images that are masked, or not."
+        what="intensities inside the mask only",
+        value=value,
+        why=why,
+        change="use_mask_for_norm of each configuration in the plan." if any(used) else "",
     )
 
 
@@ -132,7 +136,7 @@ def mirroring(
         excluded: file axes left out because they run left-right.
         dimensions: 2 when every case is a picture.
     """
-    change = "mirror_axes in the plan."
+    change = "mirror_axes in the plan; for one training --set transforms.mirror_p=0, where all images hang alike."
     if not labels.lateral_pairs:
         why = "No two classes are told apart by left and right."
     else:
@@ -159,7 +163,7 @@ def no_3d(median_shape: Sequence[float], *, pictures: bool) -> Reason:
         what="3D networks",
         value="not planned",
         why="All cases are pictures." if pictures else slices,
-        change="volumes instead of single slices.",
+        change="" if pictures else "if these are slices of volumes, store the slices of a volume in one file.",
     )
 
 
@@ -167,7 +171,7 @@ def low_resolution(found: LowResolution) -> Reason:
     """Why there is a low-resolution stage with a cascade, or not."""
     limit = f"{100 * SEES_ENOUGH:g} %"
     seen = f"A 3D patch at full resolution shows {_percent(found.share)} of the typical image"
-    value = "not planned"
+    value, change = "not planned", ""
     if found.fit is not None and found.spacing is not None:
         value = "planned"
         why = (
@@ -175,6 +179,7 @@ def low_resolution(found: LowResolution) -> Reason:
             f"{times(found.spacing)} mm, where the image has {found.reduction:.3g} times fewer voxels and a patch "
             "shows more of it; in the cascade a second network refines its result at full resolution."
         )
+        change = "a patch grows with --memory, an image shrinks with a coarser --spacing; then one network may do."
     elif found.share >= SEES_ENOUGH:
         why = f"{seen}, at least {limit}: enough of the surroundings."
     else:
@@ -186,7 +191,7 @@ def low_resolution(found: LowResolution) -> Reason:
         what="low resolution and cascade",
         value=value,
         why=why,
-        change="--memory (larger patches) and --spacing (smaller images).",
+        change=change,
     )
 
 
@@ -210,7 +215,7 @@ def of_configuration(
             what="Dice loss over the whole batch",
             value="yes" if batch_dice else "no",
             why=batch_dice or "A patch shows enough of the image to be scored on its own.",
-            change="batch_dice in the plan.",
+            change="batch_dice of the configuration in the plan.",
         ),
     )
 
@@ -221,7 +226,6 @@ def cascade() -> Reason:
         what="cascade",
         value="after 3d_lowres",
         why="As 3d_fullres, with the result at low resolution as further input channels.",
-        change="what changes 3d_lowres.",
     )
 
 
@@ -261,6 +265,8 @@ def _patch(fitted: Fit, memory_gb: float, spacing_mm: Sequence[float], shape: Se
         f"A patch of equal length in mm along every axis, with as many voxels as a {body} of edge "
         f"{START_EDGE[len(shape)]}, would have {times(fitted.start)}."
     ]
+    patch, divisors = (",".join(map(str, sides)) for sides in (fitted.patch_size, fitted.topology.divisors))
+    advice = [f"for one training --set patch_size={patch} with other multiples of {divisors}"]
     if list(fitted.clipped) != list(fitted.start):
         steps.append(f"The typical image has {times(shape)}, so it is cut to {times(fitted.clipped)}.")
     if list(fitted.padded) != list(fitted.clipped):
@@ -271,29 +277,33 @@ def _patch(fitted: Fit, memory_gb: float, spacing_mm: Sequence[float], shape: Se
             f"That is too much for {memory_gb:g} GB, so the edge that was longest beside the image's was shortened, "
             f"{often}."
         )
+        advice.insert(0, "more --memory, or a coarser --spacing, so that the same patch shows more")
     else:
         steps.append(f"That fits into {memory_gb:g} GB.")
     return Reason(
         what="patch size",
         value=f"{times(fitted.patch_size)} voxels{in_mm}, {_percent(_share(fitted, shape))} of the typical image",
         why=" ".join(steps),
-        change="--memory, --spacing; for one training --set patch_size=...",
+        change="; ".join(advice) + ".",
     )
 
 
 def _batch(fitted: Fit, memory_gb: float) -> Reason:
     possible = max(fitted.batch_by_memory, MIN_BATCH)
     why = f"{memory_gb:g} GB hold {possible} such patches."
+    advice = ["for one training --set batch_size=N"]
     if fitted.batch_by_coverage < fitted.batch_by_memory:
         share = f"{100 * fitted.coverage:g} %"
         why += f" A batch may hold at most {share} of the dataset's voxels: that would be {fitted.batch_by_coverage}."
+    else:
+        advice.insert(0, "more --memory")
     if fitted.batch_by_coverage < MIN_BATCH:
         why += f" It is never less than {MIN_BATCH}."
     return Reason(
         what="batch size",
         value=f"{fitted.batch_size} patches",
         why=why,
-        change="--memory; for one training --set batch_size=...",
+        change="; ".join(advice) + ".",
     )
 
 
@@ -311,7 +321,9 @@ def _network(fitted: Fit) -> Reason:
         what="network",
         value=f"{name}, {topology.n_stages} stages, {topology.features[0]} to {topology.features[-1]} feature maps",
         why=why,
-        change="another patch (--memory) or target spacing (--spacing).",
+        change="--planner residual-m plans a residual encoder."
+        if topology.kind == "plain"
+        else "--planner standard plans a plain U-Net.",
     )
 
 

@@ -37,6 +37,8 @@ class CaseFingerprint(Record):
         picture: hash of its image files alone, by which copies of one image are found.
         quantiles: foreground intensities of each channel at the `QUANTILES`, as numbers in one line of text, so that
             the statistics of all cases can be pooled again when one is added; "" where the case has no foreground.
+        thickness: mean length in mm along (z, y, x) of the unbroken stretches of each label value above 0; empty in
+            files of version 1.
     """
 
     case: str
@@ -51,6 +53,7 @@ class CaseFingerprint(Record):
     source: str
     picture: str
     quantiles: tuple[str, ...] = ()
+    thickness: dict[int, Vector] = {}
 
 
 class Fingerprint(Record):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,7 +35,9 @@ from selfcfg.cli.options import (
     seconds_of,
     settings_of,
 )
+from selfcfg.cli.planning import warn
 from selfcfg.errors import counted
+from selfcfg.plan import Plan
 
 if TYPE_CHECKING:
     from selfcfg.engine.experiment import Experiment, TrainRequest
@@ -116,10 +120,12 @@ def plan_and_train(
     facts = pipeline.fingerprint(project, jobs)
     file = project.plan_file(planner, memory)
     if file.is_file():
+        made = Plan.read(file)
         speaker.say(f"plan: {file} as it is (to make it again: selfcfg plan {project.name})")
     else:
-        pipeline.make_plan(project, facts, planner, memory)
+        _, made = pipeline.make_plan(project, facts, planner, memory)
         speaker.say(f"planned: {file} (to read it: selfcfg plan {project.name} --explain)")
+    told = warn(made, facts)
     request = TrainRequest(
         configuration=configuration,
         planner=file.stem,
@@ -135,11 +141,13 @@ def plan_and_train(
     n_last = len(chosen or pipeline.splits(project, facts))
     for stage in before:
         _train(speaker, project, stage, None, jobs, budget, n_later=n_last)
-    _tell(speaker, project, _train(speaker, project, last, chosen, jobs, budget))
+    _tell(speaker, project, _train(speaker, project, last, chosen, jobs, budget), {"warnings": told})
 
 
-def _tell(speaker: Speaker, project: Project, experiment: Experiment) -> None:
-    """The scores of all finished folds, and the report on them."""
+def _tell(
+    speaker: Speaker, project: Project, experiment: Experiment, told: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """The scores of all finished folds, and the report on them; `told` goes into the JSON object too."""
     from selfcfg.engine.validation import cross_validated, scored_folds  # noqa: PLC0415
     from selfcfg.report.report import write_report  # noqa: PLC0415
 
@@ -154,6 +162,7 @@ def _tell(speaker: Speaker, project: Project, experiment: Experiment) -> None:
             "folds": [run.path.name for run in scored],
             "dice": scores.foreground_mean["dice"],
             "report": str(report),
+            **told,
         },
         f"selfcfg predict {experiment.folder} -i INPUT -o OUTPUT",
     )

@@ -1,4 +1,4 @@
-"""What `selfcfg check` found: one record a finding, and the words they are grouped by."""
+"""What was found in a dataset: by `selfcfg check` in its files, and by planning in what was measured."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ Severity = Literal["error", "warning"]
 """Whether training would go wrong, or somebody should only have a look."""
 
 
+MAX_NAMED = 8
+"""Cases or classes that a caution names; of more, the number of the others is said."""
+
+
 class Finding(Record):
     """One thing that is wrong or suspicious.
 
@@ -70,6 +74,29 @@ class Finding(Record):
     def __str__(self) -> str:
         place = " ".join(part for part in (self.case, self.file) if part)
         return f"{self.severity}: {place}: {self.kind}: {self.found}; {self.remedy}"
+
+
+class Caution(Record):
+    """One thing to know about a dataset before training on it.
+
+    Args:
+        kind: what it is about.
+        text: what was found, with values and the names of cases.
+        remedy: what to do about it; empty where nothing need be done.
+        cases: ids of the cases that are named, or would be if they were fewer.
+        severity: "warning" where the plan may be a bad one, "note" where somebody should only have a look.
+    """
+
+    kind: Literal[
+        "spacing", "resampling", "thin structure", "orientation", "left and right", "intensities", "odd cases"
+    ]
+    text: str
+    remedy: str = ""
+    cases: tuple[str, ...] = ()
+    severity: Literal["warning", "note"] = "warning"
+
+    def __str__(self) -> str:
+        return "; ".join(part for part in (self.text, self.remedy) if part)
 
 
 def order(finding: Finding) -> tuple[str, str, str, str]:

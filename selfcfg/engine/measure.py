@@ -13,12 +13,14 @@ from selfcfg.engine.intensities import describe, pool
 from selfcfg.errors import DataError, SelfcfgError
 from selfcfg.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
 from selfcfg.fixes import Fixes
+from selfcfg.geometry import Vector
 from selfcfg.io import CaseArrays, hash_case, hash_images, read_case, read_header
 from selfcfg.kernels.crop import nonzero_box
+from selfcfg.kernels.thickness import thickness
 from selfcfg.parallel import run_cases
 from selfcfg.progress import progress
 
-VERSION = 1
+VERSION = 2
 """Counts changes of what is measured; values of another version are not reused."""
 
 _PROCESS_BYTES = 300 << 20
@@ -113,6 +115,7 @@ def _measure_case(item: _Item) -> CaseFingerprint:
         source=hash_case(item.case),
         picture=hash_images(item.case),
         quantiles=quantiles,
+        thickness=_thickness(arrays),
     )
 
 
@@ -137,6 +140,14 @@ def _count(label: np.ndarray[Any, Any] | None) -> dict[int, int]:
         return {}
     counts = np.bincount(label.ravel())
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
+def _thickness(arrays: CaseArrays) -> dict[int, Vector]:
+    """How thick what has each value is along (z, y, x), in mm."""
+    if arrays.label is None:
+        return {}
+    dz, dy, dx = arrays.geometry.spacing
+    return {value: (z * dz, y * dy, x * dx) for value, (z, y, x) in thickness(arrays.label).items()}
 
 
 def _intensities(

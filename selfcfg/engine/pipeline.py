@@ -16,6 +16,7 @@ from selfcfg.geometry import Vector
 from selfcfg.plan import Plan
 from selfcfg.progress import say
 from selfcfg.project import Project
+from selfcfg.report.plan_files import remove_page
 from selfcfg.splits import Split, make_splits, read_splits, refuse_leakage, write_splits
 
 
@@ -56,7 +57,7 @@ def known_fingerprint(project: Project, jobs: int) -> Fingerprint:
 def make_plan(
     project: Project, facts: Fingerprint, planner: str, memory_gb: float | None = None, spacing: Vector | None = None
 ) -> tuple[Path, Plan]:
-    """The plan of a planner, and the file it was written to.
+    """The plan of a planner, and the file it was written to; a page that explained an earlier one there is removed.
 
     Raises:
         UsageError: no such planner.
@@ -65,6 +66,7 @@ def make_plan(
         facts, project.dataset.description, dataset=project.name, memory_gb=memory_gb, spacing=spacing
     )
     file = project.plan_file(planner, memory_gb)
+    remove_page(file)
     plan.write(file)
     return file, plan
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
 from selfcfg import registry
 from selfcfg.dataset import DatasetDescription
+from selfcfg.errors import SelfcfgError
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import Vector
 from selfcfg.plan import Plan
+
+MEMORIES_GB = (4, 8, 12, 16, 24, 40, 80)
+"""Memory of accelerators as they are sold, for the comparison on a plan's page."""
 
 
 class Planner(Protocol):
@@ -62,3 +67,46 @@ def plan_from_files(
     description = DatasetDescription.read(dataset_json)
     decide, name = load_planner(planner), dataset_json.absolute().parent.name
     return facts, decide(facts, description, dataset=name, memory_gb=memory_gb, spacing=spacing)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """What a dataset would be planned as for another accelerator.
+
+    Args:
+        memory_gb: its memory.
+        plan: the plan; None where the planner refuses.
+        refusal: why it does; "" where it does not.
+    """
+
+    memory_gb: float
+    plan: Plan | None
+    refusal: str = ""
+
+
+def other_memories(
+    plan: Plan, fingerprint: Fingerprint, description: DatasetDescription, spacing: Vector | None = None
+) -> list[Alternative]:
+    """The dataset as `plan`'s planner would plan it for the common sizes of accelerators, and for the plan's own.
+
+    Args:
+        plan: what was decided.
+        fingerprint: what it was decided from.
+        description: dataset.json.
+        spacing: the target spacing (z, y, x) in mm that the plan was asked for, if any.
+
+    Returns:
+        One alternative for each memory, smallest first; none where the plan's planner is not installed.
+    """
+    if plan.planner not in registry.registered("planners"):
+        return []
+    decide = load_planner(plan.planner)
+    found = []
+    for memory in sorted({*MEMORIES_GB, plan.memory_gb}):
+        try:
+            other = decide(fingerprint, description, dataset=plan.dataset, memory_gb=memory, spacing=spacing)
+        except SelfcfgError as error:
+            found.append(Alternative(memory, None, error.found))
+        else:
+            found.append(Alternative(memory, other))
+    return found

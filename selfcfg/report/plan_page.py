@@ -2,58 +2,61 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
+from selfcfg.engine.cautions import cautions
+from selfcfg.engine.findings import Caution
+from selfcfg.engine.outliers import unit_of_volume, volumes
+from selfcfg.engine.planner import Alternative
 from selfcfg.errors import counted, listed
 from selfcfg.fingerprint import CaseFingerprint, Fingerprint
 from selfcfg.geometry import times
 from selfcfg.plan import Configuration, Plan, Reason
+from selfcfg.report.plan_plots import TITLES
 
 WIDTH = 100
 """Longest line of text; tables may be wider."""
 
+HEADING = "# The plan for "
+"""How every page begins."""
+
 BARS = " ▁▂▃▄▅▆▇█"
 N_BINS = 24
-MAX_NAMED = 8
-FAR_OUT = 3.0
-"""Quartile ranges beyond the quartiles from which a case is an outlier. Source: Tukey 1977, "far out" values."""
-MATTERS = 0.2
-"""Least relative distance from the median of an outlier, so that tiny differences in regular data are not named."""
-MIXED_SCALES = 10.0
-"""Ratio of the typical intensities of two cases from which a channel's scales count as mixed."""
-FEW_VOXELS = 10
-NOT_ANNOTATED = "not annotated (ignore)"
-
 AXES = "zyx"
-DIRECTIONS = {
-    "L": "left",
-    "R": "right",
-    "P": "posterior",
-    "A": "anterior",
-    "S": "superior",
-    "I": "inferior",
-}
 
 
-def plan_page(plan: Plan, fingerprint: Fingerprint) -> str:
+def plan_page(
+    plan: Plan,
+    fingerprint: Fingerprint,
+    alternatives: Sequence[Alternative] = (),
+    pictures: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The plan of a dataset explained from top to bottom: Markdown that also reads well on a terminal.
 
     Args:
         plan: what was decided.
         fingerprint: what it was decided from; without per-case values (nnU-Net's) the page is shorter.
+        alternatives: what would be decided for other accelerators, by ascending memory.
+        pictures: links by what they show (the names of `selfcfg.report.plan_plots`), put beside the tables.
     """
+    found = cautions(plan, fingerprint)
+    warnings = [_item(_sentences(caution)) for caution in found if caution.severity == "warning"]
     parts = [
-        f"# The plan for {plan.dataset}",
+        f"{HEADING}{plan.dataset}",
         _wrap(_summary(plan, fingerprint)),
+        *(["## Warnings", "\n".join(warnings)] if warnings else []),
         "## What was measured",
-        *_measured(plan, fingerprint),
+        *_measured(plan, fingerprint, pictures),
+        *_notes(found, fingerprint),
         "## What was decided",
-        _wrap(_order(plan)),
+        _wrap(_terms(plan)),
         _configurations(plan),
+        *(_on_others(plan, alternatives) if alternatives else []),
         "### For all configurations",
         _reasons(plan.reasons),
     ]
@@ -82,22 +85,31 @@ def _summary(plan: Plan, fingerprint: Fingerprint) -> str:
     )
 
 
-def _measured(plan: Plan, fingerprint: Fingerprint) -> list[str]:
-    """The paragraphs and tables about the data."""
-    parts = [_ranges(plan, fingerprint)]
+def _measured(plan: Plan, fingerprint: Fingerprint, pictures: Mapping[str, str]) -> list[str]:
+    """The tables about the data, each with its picture where there is one."""
+    tables = {"space": _ranges(plan, fingerprint)}
+    if fingerprint.cases:
+        tables["volumes"] = _classes(plan, fingerprint.cases)
+        tables["intensities"] = _intensities(plan, fingerprint)
+    parts = []
+    for name, table in tables.items():
+        parts += [table, *([f"![{TITLES[name]}]({pictures[name]})"] if name in pictures else [])]
+    return parts
+
+
+def _notes(found: Sequence[Caution], fingerprint: Fingerprint) -> list[str]:
+    """What somebody should have a look at, case by case."""
+    notes = [_item(_sentences(caution)) for caution in found if caution.severity == "note"]
+    parts = ["Worth a look:", "\n".join(notes)] if notes else []
     if not fingerprint.cases:
         text = "This fingerprint holds no values of single cases, so no outliers can be named; measuring the dataset "
-        return [*parts, _wrap(text + "with `selfcfg fingerprint` does.")]
-    parts.append(_classes(plan, fingerprint.cases))
-    parts.append(_intensities(plan, fingerprint))
-    notes = [
-        *_orientations(fingerprint.cases),
-        *_outliers(plan, fingerprint.cases),
-        *_absent(plan, fingerprint.cases),
-        *_scales(plan, fingerprint.cases),
-    ]
-    heading = "Worth a look:" if notes else "No case stands out."
-    return [*parts, "\n".join([heading, *([""] if notes else []), *(_item(note) for note in notes)])]
+        parts.append(_wrap(text + "with `selfcfg fingerprint` does."))
+    return parts or ["No case stands out."]
+
+
+def _sentences(caution: Caution) -> str:
+    """What was found, then what to do about it."""
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in (caution.text, caution.remedy) if part)
 
 
 def _ranges(plan: Plan, fingerprint: Fingerprint) -> str:
@@ -116,13 +128,13 @@ def _ranges(plan: Plan, fingerprint: Fingerprint) -> str:
 
 def _classes(plan: Plan, cases: Sequence[CaseFingerprint]) -> str:
     """How large each class is."""
-    unit = "% of the picture" if plan.dimensions == 2 else "ml"
     rows = []
-    for name, volumes in _volumes(plan, cases).items():
-        present = [volume for volume in volumes.values() if volume > 0]
-        row = [name, f"{len(present)} of {len(volumes)}"]
+    for name, in_case in volumes(plan, cases).items():
+        present = [volume for volume in in_case.values() if volume > 0]
+        row = [name, f"{len(present)} of {len(in_case)}"]
         rows.append([*row, *(_spread(present) if present else ["-"] * 3), _histogram(present) if present else ""])
-    return _table(["class", "in cases", f"least ({unit})", "median", "most", "cases from least to most"], rows)
+    heads = ["class", "in cases", f"least ({unit_of_volume(plan)})", "median", "most", "cases from least to most"]
+    return _table(heads, rows)
 
 
 def _intensities(plan: Plan, fingerprint: Fingerprint) -> str:
@@ -135,111 +147,15 @@ def _intensities(plan: Plan, fingerprint: Fingerprint) -> str:
     return _table(["inside the classes", "least", "0.5 %", "median", "99.5 %", "most"], rows)
 
 
-def _orientations(cases: Sequence[CaseFingerprint]) -> list[str]:
-    """A note where volumes are not all oriented alike."""
-    found = Counter(case.orientation for case in cases if case.dimensions == 3)
-    if len(found) < 2:
-        return []
-    parts = []
-    for orientation, count in found.most_common():
-        pointing = ", ".join(DIRECTIONS.get(letter, letter) for letter in orientation)
-        names = [case.case for case in cases if case.orientation == orientation]
-        named = f": {listed(names, MAX_NAMED)}" if count <= len(cases) / 2 else ""
-        parts.append(f"z, y, x to {pointing} in {counted(count, 'case')}{named}")
-    return [f"The axes do not point the same way in all cases ({'; '.join(parts)})."]
-
-
-def _outliers(plan: Plan, cases: Sequence[CaseFingerprint]) -> list[str]:
-    """Notes about the cases whose spacing, shape or volumes lie far from the others."""
-    notes = []
-    axes = (1, 2) if plan.dimensions == 2 else (0, 1, 2)
-    for axis in axes:
-        if plan.dimensions == 3:
-            spacings = {case.case: case.spacing[axis] for case in cases}
-            notes += _far_out(f"spacing along {AXES[axis]}", "mm", spacings)
-        shapes = {case.case: float(case.shape_after_crop[axis]) for case in cases}
-        notes += _far_out(f"size along {AXES[axis]}", "voxels", shapes)
-    unit = "%" if plan.dimensions == 2 else "ml"
-    for name, volumes in _volumes(plan, cases).items():
-        notes += _far_out(f"volume of '{name}'", unit, {case: volume for case, volume in volumes.items() if volume > 0})
-    return notes
-
-
-def _far_out(what: str, unit: str, values: Mapping[str, float]) -> list[str]:
-    """A note about the values far from the others, as ratios: half is as far as twice."""
-    if not values:
-        return []
-    logarithms = {name: float(np.log(value)) for name, value in values.items()}
-    low, middle, high = np.percentile(list(logarithms.values()), [25, 50, 75]).tolist()
-    reach = FAR_OUT * (high - low)
-    distance = {
-        name: abs(value - middle)
-        for name, value in logarithms.items()
-        if not low - reach <= value <= high + reach and abs(value - middle) > np.log(1 + MATTERS)
-    }
-    if not distance:
-        return []
-    named = [f"{name} ({values[name]:.4g})" for name in sorted(distance, key=lambda name: -distance[name])]
-    return [f"Unusual {what} (median {np.median(list(values.values())):.4g} {unit}): {listed(named, MAX_NAMED)}."]
-
-
-def _absent(plan: Plan, cases: Sequence[CaseFingerprint]) -> list[str]:
-    """Notes about classes that some case lacks, or has almost nothing of."""
-    notes = []
-    for name, values in plan.labels.targets.items():
-        counts = {case.case: sum(case.voxels.get(value, 0) for value in values) for case in cases if case.voxels}
-        without = [case for case, count in counts.items() if count == 0]
-        tiny = [case for case, count in counts.items() if 0 < count < FEW_VOXELS]
-        if without:
-            notes.append(f"No '{name}' in {counted(len(without), 'case')}: {listed(without, MAX_NAMED)}.")
-        if tiny:
-            notes.append(f"Fewer than {FEW_VOXELS} voxels of '{name}': {listed(tiny, MAX_NAMED)}.")
-    return notes
-
-
-def _scales(plan: Plan, cases: Sequence[CaseFingerprint]) -> list[str]:
-    """Notes about channels whose intensities are on different scales in different cases."""
-    notes = []
-    schemes = next(iter(plan.configurations.values())).normalization
-    for index, (channel, scheme) in enumerate(zip(plan.channels, schemes, strict=True)):
-        means = {case.case: found.mean for case in cases if (found := case.intensities[index]) is not None}
-        low, high = (choose(means, key=lambda name: means[name]) for choose in (min, max))
-        if means[low] <= 0 or means[high] < MIXED_SCALES * means[low]:
-            continue
-        harm = "Each image is scaled on its own, which evens that out."
-        if scheme != "zscore":
-            harm = f"The scheme '{scheme}' takes them for one scale: check these cases."
-        notes.append(
-            f"The intensities of {channel} are on different scales: the mean inside the classes is {means[low]:.4g} in "
-            f"{low} and {means[high]:.4g} in {high}. {harm}"
-        )
-    return notes
-
-
-def _volumes(plan: Plan, cases: Sequence[CaseFingerprint]) -> dict[str, dict[str, float]]:
-    """The volume of each class in each labelled case: ml, or per cent of a picture."""
-    unit = {
-        case.case: 100 / np.prod(case.shape) if plan.dimensions == 2 else np.prod(case.spacing) / 1000 for case in cases
-    }
-    targets = plan.labels.targets
-    if plan.labels.ignore is not None:
-        targets |= {NOT_ANNOTATED: (plan.labels.ignore,)}
-    return {
-        name: {
-            case.case: float(sum(case.voxels.get(value, 0) for value in values) * unit[case.case])
-            for case in cases
-            if case.voxels
-        }
-        for name, values in targets.items()
-    }
-
-
-def _order(plan: Plan) -> str:
-    """In which order the numbers of several axes stand."""
+def _terms(plan: Plan) -> str:
+    """What the words of the table mean, and in which order the numbers of several axes stand."""
+    text = "A patch is what the network sees of an image at once; in each step it learns from a batch of patches. "
+    if any(configuration.after for configuration in plan.configurations.values()):
+        text += "In a cascade, one network refines what another found at low resolution. "
     names = [AXES[axis] for axis in plan.axis_order]
     if plan.dimensions == 2:
-        return f"Numbers of two axes are in the order {', '.join(names[1:])}."
-    return f"Numbers of several axes are in the order {', '.join(names)}; those of 2d {', '.join(names[1:])}."
+        return text + f"Numbers of two axes are in the order {', '.join(names[1:])}."
+    return text + f"Numbers of several axes are in the order {', '.join(names)}; those of 2d {', '.join(names[1:])}."
 
 
 def _configurations(plan: Plan) -> str:
@@ -269,6 +185,34 @@ def _configurations(plan: Plan) -> str:
     columns = [column(configuration) for configuration in plan.configurations.values()]
     rows = [[head, *values] for head, *values in zip(heads, *columns, strict=True)]
     return _table(["", *plan.configurations], rows)
+
+
+def _on_others(plan: Plan, alternatives: Sequence[Alternative]) -> list[str]:
+    """What the default network would be on accelerators of other sizes."""
+    rows = []
+    for alternative in alternatives:
+        mark = " (this plan)" if alternative.memory_gb == plan.memory_gb else ""
+        rows.append([f"{alternative.memory_gb:g}{mark}", *_in_brief(alternative)])
+    heads = ["memory in GB", "patch in voxels", "of the typical image", "patches in a batch", "cascade"]
+    text = f"The network {plan.default_configuration}, planned by '{plan.planner}' for accelerators of other sizes. "
+    same = [row[1:] == rows[-1][1:] for row in rows]
+    first = len(same) - same[::-1].index(False) if False in same else 0
+    if first == 0:
+        text += "Memory is not what limits this dataset: all give the same."
+    elif first < len(rows) - 1:
+        text += f"From {alternatives[first].memory_gb:g} GB on nothing changes any more."
+    return ["### On other accelerators", _wrap(text), _table(heads, rows)]
+
+
+def _in_brief(alternative: Alternative) -> list[str]:
+    if alternative.plan is None:
+        return [f"not planned: {alternative.refusal}", "-", "-", "-"]
+    chosen = alternative.plan.configuration(alternative.plan.default_configuration)
+    sides = zip(chosen.patch_size, chosen.median_shape, strict=True)
+    seen = math.prod(min(edge / whole, 1) for edge, whole in sides)
+    is_cascaded = any(other.after for other in alternative.plan.configurations.values())
+    share = "all" if seen >= 1 else f"{100 * seen:.2g} %"
+    return [times(chosen.patch_size), share, str(chosen.batch_size), "yes" if is_cascaded else "no"]
 
 
 def _reasons(reasons: Iterable[Reason]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,42 @@ def test_plan_from_files_needs_no_images_and_no_torch(selfcfg, workspace: Path, 
     answer = selfcfg("plan", "--fingerprint", fingerprint, "--dataset-json", dataset_json, "--out", out)
     assert answer.code == 0
     assert json.loads(out.read_text()) == json.loads(Path(first.result["plan"]).read_text())
+
+
+def test_the_explanation_lies_beside_the_plan_until_it_is_made_again(selfcfg, workspace: Path) -> None:
+    file = Path(selfcfg("plan", 901, "--explain", "--jobs", 1, "--workspace", workspace).result["plan"])
+    page = file.with_suffix(".md").read_text(encoding="utf-8")
+    assert "8 (this plan)" in page
+    assert "(standard-space.png)" in page
+    assert len(list(file.parent.glob("*.png"))) == 3
+    selfcfg("plan", 901, "--jobs", 1, "--workspace", workspace)
+    assert [other.name for other in file.parent.iterdir()] == ["standard.json"]
+
+
+def test_plan_warns_of_what_breaks_medians(selfcfg, workspace: Path, tmp_path: Path) -> None:
+    selfcfg("fingerprint", 901, "--jobs", 1, "--workspace", workspace)
+    facts = json.loads((workspace / "preprocessed" / "Dataset901_Tiny" / "fingerprint.json").read_text())
+    for index, case in enumerate(facts["cases"]):
+        case["spacing"][0] = facts["spacings"][index][0] = 1.0 if index % 2 else 5.0
+    (tmp_path / "fingerprint.json").write_text(json.dumps(facts))
+    dataset_json = workspace / "raw" / "Dataset901_Tiny" / "dataset.json"
+    given = ["--fingerprint", tmp_path / "fingerprint.json", "--dataset-json", dataset_json]
+    answer = selfcfg("plan", *given, "--out", tmp_path / "plan.json")
+    assert answer.code == 0
+    assert "warning: the spacings along z are 2 groups far apart" in answer.err
+    (warning,) = answer.result["warnings"]
+    assert warning["kind"] == "spacing"
+    assert set(warning["cases"]) < {case["case"] for case in facts["cases"]}
+    assert "--spacing" in warning["remedy"]
+
+
+def test_plan_does_not_draw_unless_asked(workspace: Path) -> None:
+    script = (
+        "import sys; from selfcfg.cli import main; "
+        f"main(['plan', '901', '--jobs', '1', '--workspace', {str(workspace)!r}]); print('matplotlib' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_two_plans_must_be_chosen_between(selfcfg, workspace: Path) -> None:

@@ -20,6 +20,7 @@ def test_from_raw_data_to_scores(selfcfg, workspace: Path, tmp_path: Path) -> No
     assert trained.code == 0, trained.err
     run = Path(trained.result["run"])
     assert trained.result["folds"] == ["fold_0", "fold_1"]
+    assert trained.result["warnings"] == []
     assert Path(trained.result["report"]).is_file()
     for name in ("run.json", "plan.json", "log.jsonl", "curves.png", "final.safetensors", "validation/summary.json"):
         assert (run / "fold_0" / name).is_file(), name

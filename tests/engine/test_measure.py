@@ -72,6 +72,9 @@ def test_values_of_each_case(tmp_path, cases):
         assert case.orientation == "SAR"
         assert case.dimensions == 3
         assert case.voxels == {0: label.size - 36, 1: 35, 2: 1}
+        # 3 x 4 x 3 voxels with one missing in the middle of a plane, along which stretches are then cut in two
+        assert case.thickness[1] == pytest.approx((35 / 13 * 3.0, 35 / 10 * 0.7, 35 / 13 * 0.9))
+        assert case.thickness[2] == pytest.approx(SPACING)
         for channel, statistics in zip(channels, case.intensities, strict=True):
             values = channel[label > 0].astype(np.float64)
             assert statistics is not None

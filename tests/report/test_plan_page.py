@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfcfg.dataset import DatasetDescription
+from selfcfg.engine.planner import Alternative, other_memories
 from selfcfg.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
 from selfcfg.planners.standard import plan
 from selfcfg.report.plan_page import WIDTH, plan_page
@@ -128,21 +129,74 @@ def test_missing_and_tiny_classes_are_named():
 
 def test_turned_volumes_are_named():
     page = flowing(page_of([*REGULAR, case(10, orientation="PSR")]))
-    assert "z, y, x to superior, posterior, left in 10 cases" in page
-    assert "posterior, superior, right in 1 case: case_10" in page
+    assert "superior-inferior, anterior-posterior, left-right in 10 cases" in page
+    assert "anterior-posterior, superior-inferior, left-right in 1 case (case_10)" in page
 
 
-@pytest.mark.parametrize(("channel", "words"), [("MRI", "evens that out"), ("CT", "check these cases")])
-def test_mixed_intensity_scales_are_named(channel, words):
-    page = flowing(page_of([*REGULAR, case(10, intensities=(statistics(2000.0),))], channel))
-    assert "the mean inside the classes is 100 in case_0 and 2000 in case_10" in page
-    assert words in page
+def test_notes_say_what_was_found_and_what_it_means():
+    page = flowing(page_of([*REGULAR, case(10, intensities=(statistics(2000.0),))]))
+    worth_a_look = page.split("Worth a look:")[1]
+    assert "The intensities of MRI are on different scales" in worth_a_look
+    assert "Each image is scaled on its own, which evens that out." in worth_a_look
+    assert "## Warnings" not in page
+
+
+def test_warnings_come_before_the_measurements():
+    halves = [case(index, spacing=(1.0 if index < 5 else 5.0, 0.5, 0.5)) for index in range(10)]
+    page = flowing(page_of(halves))
+    warnings = page.split("## Warnings")[1].split("## What was measured")[0]
+    assert "The spacings along z are 2 groups far apart" in warnings
+    assert "--spacing 5,0.5,0.5" in warnings
+
+
+def test_other_accelerators_are_compared():
+    facts = fingerprint([case(index, shape_after_crop=(200, 300, 300)) for index in range(10)])
+    made = plan(facts, describe(), dataset="D", memory_gb=10)
+    page = plan_page(made, facts, other_memories(made, facts, describe()))
+    table = [line.split("|") for line in page.split("### On other accelerators")[1].split("###")[0].splitlines()]
+    rows = {row[1].strip(): [value.strip() for value in row[2:-1]] for row in table if len(row) > 2}
+    chosen = made.configurations["3d_fullres"]
+    assert rows["10 (this plan)"][0] == " x ".join(map(str, chosen.patch_size))
+    assert rows["10 (this plan)"][2] == str(chosen.batch_size)
+    larger = plan(facts, describe(), dataset="D", memory_gb=80).configurations["3d_fullres"]
+    assert rows["80"][0] == " x ".join(map(str, larger.patch_size)) != rows["10 (this plan)"][0]
+    assert rows["4"][3] == "yes"
+
+
+def test_a_memory_that_is_too_small_says_so():
+    facts = fingerprint(REGULAR)
+    made = plan(facts, describe(), dataset="D")
+    page = plan_page(made, facts, [Alternative(1, None, "no network fits"), Alternative(8, made)])
+    assert line_with(page, "not planned: no network fits").startswith("| 1 ")
+
+
+def test_memory_that_changes_nothing_is_said_to():
+    facts = fingerprint(REGULAR)
+    made = plan(facts, describe(), dataset="D")
+    page = plan_page(made, facts, [Alternative(memory, made) for memory in (4, 8, 80)])
+    assert "Memory is not what limits this dataset" in flowing(page)
+
+
+def test_advice_is_only_given_where_it_helps():
+    small, large = (
+        plan(fingerprint([case(0, shape_after_crop=(edge, edge, edge))] * 20), describe(), dataset="D")
+        for edge in (40, 400)
+    )
+
+    def advice(made, what):
+        (found,) = [r.change for r in made.configurations["3d_fullres"].reasons if r.what == what]
+        return found
+
+    assert "--memory" not in advice(small, "patch size")
+    assert "--memory" in advice(large, "patch size")
+    patch = ",".join(map(str, large.configurations["3d_fullres"].patch_size))
+    assert f"patch_size={patch}" in advice(large, "patch size")
 
 
 def test_cases_without_labels_or_foreground():
     page = page_of([*REGULAR, case(10, intensities=(None,), voxels={}), case(11, intensities=(None,), voxels={0: 9})])
     assert "| 10 of 11 |" in line_with(page, "| liver")
-    assert "No 'liver' in 1 case: case_11." in flowing(page)
+    assert "No 'liver', 'tumour|cyst' in 1 case: case_11." in flowing(page)
 
 
 def test_pictures():
