@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from selfcfg.errors import nearest
@@ -59,6 +59,38 @@ def difference(whole: Content, inherited: Content) -> dict[str, Any]:
             nested = isinstance(value, Mapping) and isinstance(inherited.get(key), Mapping)
             found[key] = difference(value, inherited[key]) if nested else value
     return found
+
+
+def loose_ends(after: Mapping[str, Any], names: Iterable[str]) -> list[Problem]:
+    """The configurations, with what they work after, whose predecessor does not exist or has one itself."""
+    known = list(names)
+    found = []
+    for name, before in after.items():
+        if not isinstance(before, str):
+            continue
+        if before not in known:
+            found.append(Problem((name, "after"), f"found '{before}', " + nearest(before, known)))
+        elif after.get(before) is not None:
+            what = f"found '{before}', which works after '{after[before]}' itself; name one that works alone"
+            found.append(Problem((name, "after"), what))
+    return found
+
+
+def told_once(problems: Sequence[Problem], said: Content) -> list[Problem]:
+    """The problems of a plan without those of values that a configuration only inherits, which its parent has too.
+
+    Args:
+        problems: of the complete configurations.
+        said: the configurations as they stand in the file.
+    """
+
+    def is_inherited(problem: Problem) -> bool:
+        match problem.place:
+            case ("configurations", str(name), *rest) if isinstance(said.get(name), Mapping):
+                return Problem(("configurations", said[name].get(INHERITS_FROM, ""), *rest), problem.what) in problems
+        return False
+
+    return [problem for problem in dict.fromkeys(problems) if not is_inherited(problem)]
 
 
 def _chain(name: str, configurations: Content) -> list[str] | Problem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -208,9 +208,11 @@ class Plan(Record):
         whole, loose = inheritance.complete(said, _heir)
         made, found = cls.attempt({**content, "configurations": whole})
         if made is None:
-            loose += _loose_ends({name: c.get("after") for name, c in whole.items() if isinstance(c, Mapping)}, said)
+            loose += inheritance.loose_ends(
+                {name: c.get("after") for name, c in whole.items() if isinstance(c, Mapping)}, said
+            )
         problems = [*(Problem(("configurations", *place), what) for place, what in loose), *found]
-        told = [problem for problem in dict.fromkeys(problems) if not _is_inherited(problem, problems, said)]
+        told = inheritance.told_once(problems, said)
         if made is None or told:
             raise unusable(source, told)
         return made
@@ -257,7 +259,7 @@ class Plan(Record):
             if axis < 3 - self.dimensions or axis in self.mirror_axes[:index]:
                 allowed = "1 and 2" if self.dimensions == 2 else "0, 1 and 2"
                 yield Problem(("mirror_axes", index), f"must be one of {allowed}, each at most once, found {axis}")
-        links = _loose_ends({name: c.after for name, c in self.configurations.items()}, self.configurations)
+        links = inheritance.loose_ends({name: c.after for name, c in self.configurations.items()}, self.configurations)
         yield from (Problem(("configurations", *link.place), link.what) for link in links)
         for name, configuration in self.configurations.items():
             place = ("configurations", name)
@@ -308,26 +310,3 @@ class Plan(Record):
 def _heir(inherited: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration made of what it inherits and what it says itself."""
     return inheritance.merged({k: value for k, value in inherited.items() if k not in ABOUT_VALUES}, said)
-
-
-def _loose_ends(after: Mapping[str, Any], names: Iterable[str]) -> list[Problem]:
-    """The configurations, with what they work after, whose predecessor does not exist or has one itself."""
-    known = list(names)
-    found = []
-    for name, before in after.items():
-        if not isinstance(before, str):
-            continue
-        if before not in known:
-            found.append(Problem((name, "after"), f"found '{before}', " + nearest(before, known)))
-        elif after.get(before) is not None:
-            what = f"found '{before}', which works after '{after[before]}' itself; name one that works alone"
-            found.append(Problem((name, "after"), what))
-    return found
-
-
-def _is_inherited(problem: Problem, problems: Sequence[Problem], said: Mapping[str, Any]) -> bool:
-    """Whether the problem is told of the configuration that this one inherits the value from."""
-    match problem.place:
-        case ("configurations", str(name), *rest) if isinstance(said.get(name), Mapping):
-            return Problem(("configurations", said[name].get(INHERITS_FROM, ""), *rest), problem.what) in problems
-    return False

@@ -99,13 +99,15 @@ def refuse(problems: Iterable[Problem], record: Record) -> None:
         raise ValidationError.from_exception_data(type(record).__name__, details)
 
 
-def unusable(source: str, problems: Sequence[Problem]) -> DataError:
+def unusable(
+    source: str, problems: Sequence[Problem], remedy: str = "mend the value or make the file again"
+) -> DataError:
     """The error that tells every problem of what was read from `source`: one in the line, several in a list."""
     found = str(problems[0])
     if len(problems) > 1:
         every = listed(problems, MAX_SHOWN, "\n  ")
         found = f"{counted(len(problems), 'problem')}\n  {every}\n"
-    return DataError(source, found, "mend the value or make the file again")
+    return DataError(source, found, remedy)
 
 
 def _problems(error: ValidationError, model: type[Record]) -> list[Problem]:
