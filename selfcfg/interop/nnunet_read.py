@@ -72,7 +72,7 @@ def from_nnunet(content: Any, description: DatasetDescription, dataset: str, sou
     return made
 
 
-def read_nnunet_plans(file: Path, description: DatasetDescription, dataset: str) -> Plan:
+def read_plans(file: Path, description: DatasetDescription, dataset: str) -> Plan:
     """The plan in a plans.json of nnU-Net, see `from_nnunet`."""
     if file.is_file() and file.stat().st_size > MAX_BYTES:
         raise DataError(
@@ -88,7 +88,7 @@ def import_plans(project: Project, file: Path) -> tuple[Path, Plan]:
         DataError: see `from_nnunet`.
         UsageError: the plans are called like a planner of ours, whose plan they would replace.
     """
-    plan = read_nnunet_plans(file, project.dataset.description, project.name)
+    plan = read_plans(file, project.dataset.description, project.name)
     for planner in registered("planners"):
         if re.fullmatch(re.escape(planner) + r"(-.*GB)?", plan.planner):
             raise UsageError(

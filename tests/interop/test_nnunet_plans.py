@@ -13,7 +13,7 @@ import pytest
 from selfcfg.dataset import DatasetDescription
 from selfcfg.errors import DataError, UsageError
 from selfcfg.fingerprint import ChannelStatistics, Fingerprint
-from selfcfg.interop.nnunet_read import from_nnunet, read_nnunet_plans
+from selfcfg.interop.nnunet_read import from_nnunet, read_plans
 from selfcfg.interop.nnunet_write import plans_name, to_nnunet
 from selfcfg.plan import Plan
 from selfcfg.planners.residual import plan_l, plan_m
@@ -111,7 +111,7 @@ def test_our_plans_equal_the_published_ones_field_for_field(published: Path) -> 
 def test_published_plans_are_read_with_every_number(published: Path) -> None:
     planner = published.name.partition("__")[2]
     description = DatasetDescription.read(published / "dataset.json")
-    read = read_nnunet_plans(published / "plans.json", description, "Dataset001_Test")
+    read = read_plans(published / "plans.json", description, "Dataset001_Test")
     content = json.loads((published / "plans.json").read_text())
     again = json.loads(json.dumps(to_nnunet(read, description, plans_name(planner))))
     told = {"dataset_name", "experiment_planner_used", "selfcfg"}
@@ -268,7 +268,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path, description: DatasetDescription
     with (tmp_path / "plans.json").open("wb") as stream:
         stream.truncate(1 << 30)
     with pytest.raises(DataError, match="1073741824 bytes"):
-        read_nnunet_plans(tmp_path / "plans.json", description, "Dataset001_Test")
+        read_plans(tmp_path / "plans.json", description, "Dataset001_Test")
 
 
 def test_a_name_is_made_safe_before_it_names_a_file(theirs: Content, description: DatasetDescription) -> None:
