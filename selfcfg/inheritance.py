@@ -87,7 +87,8 @@ def told_once(problems: Sequence[Problem], said: Content) -> list[Problem]:
     def is_inherited(problem: Problem) -> bool:
         match problem.place:
             case ("configurations", str(name), *rest) if isinstance(said.get(name), Mapping):
-                return Problem(("configurations", said[name].get(INHERITS_FROM, ""), *rest), problem.what) in problems
+                parent = said[name].get(INHERITS_FROM, name)
+                return parent != name and Problem(("configurations", parent, *rest), problem.what) in problems
         return False
 
     return [problem for problem in dict.fromkeys(problems) if not is_inherited(problem)]

@@ -218,6 +218,10 @@ WRONG: dict[str, tuple[Callable[[Content], Any], str]] = {
         lambda c: c["configurations"].update(a={"inherits_from": "b"}, b={"inherits_from": "a"}),
         "configurations.a.inherits_from: goes in a circle through a, b",
     ),
+    "inherits from itself": (
+        lambda c: c["configurations"].update(a={"inherits_from": "a"}),
+        "configurations.a.inherits_from: goes in a circle through a",
+    ),
     "another format": (lambda c: c.update(format=2), "format: must be 1, found 2"),
 }
 
