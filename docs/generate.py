@@ -9,10 +9,13 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from selfcfg.cli import main
 from selfcfg.cli.app import app
+from selfcfg.files import write_text
+from selfcfg.plan import Plan
 from selfcfg.records import Record
 from selfcfg.registry import load, registered
 
@@ -28,9 +31,13 @@ RECORDS = {
 }
 
 
+PLAN_SCHEMA = Path(__file__).parent / "reference" / "plan.schema.json"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
 def fill(_sphinx: object, _page: str, source: list[str]) -> None:
-    """Replaces the markers ``<!-- commands -->``, ``<!-- files -->`` and ``<!-- settings -->`` of a page."""
-    for marker, made in (("commands", commands), ("files", files), ("settings", settings)):
+    """Replaces the markers of a page, such as ``<!-- commands -->``."""
+    for marker, made in (("commands", commands), ("files", files), ("plan", plan), ("settings", settings)):
         text = f"<!-- {marker} -->"
         if text in source[0]:
             source[0] = source[0].replace(text, "\n".join(made()))
@@ -62,16 +69,58 @@ def files() -> Iterator[str]:
     for title, place in RECORDS.items():
         module, _, name = place.partition(":")
         record: type[Record] = getattr(importlib.import_module(module), name)
-        schema = record.model_json_schema()
         yield f"\n## {title}\n\n{_first_sentence(record)}\n"
-        yield "| key | kind | needed | meaning |\n| :-- | :-- | :-- | :-- |"
-        meanings = _meanings(record)
-        required = set(schema.get("required", ()))
-        for key, value in schema["properties"].items():
-            needed = "yes" if key in required else "no"
-            yield f"| `{key}` | {_cell(_kind(value))} | {needed} | {_cell(meanings.get(key, ''))} |"
-        code = f"```json\n{json.dumps(schema, indent=1)}\n```"
+        yield from _table(record)
+        code = f"```json\n{json.dumps(schema_of(record), indent=1)}\n```"
         yield f"\n<details><summary>JSON schema</summary>\n\n{code}\n\n</details>\n"
+
+
+def plan() -> Iterator[str]:
+    """Every object within a plan: its keys as a table."""
+    for record in _records_in(Plan):
+        yield f"\n## {record.__name__}\n\n{_first_sentence(record)}\n"
+        yield from _table(record)
+
+
+def schema_of(record: type[Record]) -> dict[str, Any]:
+    """The JSON schema of a record and of what it is made of, each key with its meaning."""
+    schema = record.model_json_schema()
+    known = {part.__name__: part for part in _records_in(record)}
+    for name, part in [(record.__name__, schema), *schema.get("$defs", {}).items()]:
+        part["description"] = _first_sentence(known[name])
+        for key, meaning in _meanings(known[name]).items():
+            part["properties"][key]["description"] = meaning
+    return {"$schema": DIALECT, **schema}
+
+
+def plan_schema() -> str:
+    """The text of `PLAN_SCHEMA`."""
+    return json.dumps(schema_of(Plan), indent=1) + "\n"
+
+
+def _records_in(annotation: Any) -> list[type[Record]]:
+    """The records that an annotation names, each with those it is made of, once."""
+    found: dict[type[Record], None] = {}
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        found[annotation] = None
+        parts = [field.annotation for field in annotation.model_fields.values()]
+    else:
+        parts = list(get_args(annotation))
+    for part in parts:
+        found |= dict.fromkeys(_records_in(part))
+    return list(found)
+
+
+def _table(record: type[Record]) -> Iterator[str]:
+    schema, meanings = record.model_json_schema(), _meanings(record)
+    if "$ref" in schema:
+        schema = schema["$defs"][record.__name__]
+    yield "| key | kind | needed | meaning |\n| :-- | :-- | :-- | :-- |"
+    for key, value in schema["properties"].items():
+        field = record.model_fields.get(key)
+        needed = "yes" if field is not None and field.is_required() else "no"
+        meaning = meanings.get(key) or value.get("description", "")
+        yield f"| `{key}` | {_cell(_kind(value))} | {needed} | {_cell(meaning)} |"
 
 
 def _meanings(record: type[Record]) -> dict[str, str]:
@@ -92,7 +141,7 @@ def _kind(schema: dict[str, Any]) -> str:
         items = schema.get("items") or next(iter(schema.get("prefixItems", [])), {})
         return f"list of {_kind(items)}"
     if schema.get("type") == "object":
-        inner = schema.get("additionalProperties")
+        inner = next(iter(schema.get("patternProperties", {}).values()), schema.get("additionalProperties"))
         return f"object of {_kind(inner)}" if isinstance(inner, dict) else "object"
     return str(schema.get("type", "any"))
 
@@ -117,3 +166,7 @@ def _first_sentence(thing: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    write_text(PLAN_SCHEMA, plan_schema())

@@ -91,7 +91,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        DataError: there is no such file, or it is not JSON; names the line.
+        DataError: there is no such file, or it is not JSON; names line and column.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -99,7 +99,10 @@ def read_json(path: Path) -> Any:
         raise DataError(
             f"read {path}", "there is no such file", "check the path, or run the step that makes it"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except json.JSONDecodeError as error:
+        found = f"not valid JSON, line {error.lineno}, column {error.colno}: {error.msg}"
+        raise DataError(f"read {path}", found, "mend the file or make it again") from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"read {path}", f"not valid JSON ({error})", "mend the file or make it again") from error
     except OSError as error:
         raise DataError(f"read {path}", str(error), "check the path and its permissions") from error

@@ -9,7 +9,19 @@ from selfcfg.records import Record
 
 
 class ChannelStatistics(Record):
-    """Foreground intensities of one channel; the key names are those of nnU-Net's fingerprint."""
+    """Foreground intensities of one channel; the key names are those of nnU-Net's fingerprint.
+
+    Args:
+        max: largest intensity.
+        mean: mean intensity.
+        median: median intensity.
+        min: smallest intensity.
+        percentile_00_5: intensity that 0.5 percent of the voxels lie below.
+        percentile_99_5: intensity that 99.5 percent of the voxels lie below.
+        std: standard deviation.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     max: float
     mean: float

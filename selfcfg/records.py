@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from selfcfg.errors import DataError, nearest
+from selfcfg.errors import DataError, counted, listed, nearest
 from selfcfg.files import hash_json, read_json, write_text
+
+MAX_SHOWN = 30
+"""Problems of one file that are told one by one."""
+
+_UNION_MEMBER = re.compile(r"(int|float|str|bool)$|(tuple|list|dict)\[")
+
+
+class Problem(NamedTuple):
+    """Something wrong with a value that was read.
+
+    Args:
+        place: keys and indices that lead to it.
+        what: what was found, and what is allowed.
+    """
+
+    place: tuple[str | int, ...]
+    what: str
+
+    def __str__(self) -> str:
+        """One line that starts with the place, such as ``configurations.2d.topology.strides[2]``."""
+        steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.place)
+        place = "".join(steps).removeprefix(".")
+        return f"{place}: {self.what}" if place else self.what
 
 
 class Record(BaseModel):
@@ -23,10 +49,23 @@ class Record(BaseModel):
         Raises:
             DataError: a field is unknown, missing or of the wrong type; every such field is named.
         """
+        made, problems = cls.attempt(content)
+        if made is None:
+            raise unusable(source, problems)
+        return made
+
+    @classmethod
+    def attempt(cls, content: Any) -> tuple[Self | None, list[Problem]]:
+        """The record held by `content`, or None and everything that is wrong with it."""
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(content), []
         except ValidationError as error:
-            raise DataError(source, explain(error, cls), "mend the value or make the file again") from error
+            return None, _problems(error, cls)
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The keys that it may have in a file."""
+        return [field.alias or name for name, field in cls.model_fields.items()]
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -46,35 +85,77 @@ class Record(BaseModel):
         return hash_json(self.model_dump(mode="json"))
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line that names every field pydantic objected to, what it expected and what it got."""
-    parts = []
+def refuse(problems: Iterable[Problem], record: Record) -> None:
+    """For validators: refuses a record whose values do not fit together, with every problem at its own place.
+
+    Raises:
+        ValidationError: there is a problem; pydantic adds the place of the record to those of the problems.
+    """
+    details = [
+        InitErrorDetails(type=PydanticCustomError("inconsistent", problem.what), loc=problem.place, input=None)
+        for problem in problems
+    ]
+    if details:
+        raise ValidationError.from_exception_data(type(record).__name__, details)
+
+
+def unusable(
+    source: str, problems: Sequence[Problem], remedy: str = "mend the value or make the file again"
+) -> DataError:
+    """The error that tells every problem of what was read from `source`: one in the line, several in a list."""
+    found = str(problems[0])
+    if len(problems) > 1:
+        every = listed(problems, MAX_SHOWN, "\n  ")
+        found = f"{counted(len(problems), 'problem')}\n  {every}\n"
+    return DataError(source, found, remedy)
+
+
+def _problems(error: ValidationError, model: type[Record]) -> list[Problem]:
+    """Everything pydantic objected to; what it says of each member of a union is one problem."""
+    at: dict[tuple[str | int, ...], dict[str, None]] = {}
     for item in error.errors():
-        place = ".".join(str(step) for step in item["loc"])
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(model, item["loc"][:-1])
-            parts.append(f"unknown key '{place}', " + nearest(str(item["loc"][-1]), known))
-        elif item["type"] == "missing":
-            parts.append(f"key '{place}' is missing")
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            got = "" if isinstance(item["input"], dict) else f", got {item['input']!r}"
-            parts.append((f"{place}: " if place else "") + message + got)
-    return "; ".join(parts)
+        place = tuple(
+            step for step in item["loc"] if isinstance(step, int) or not (step == "[key]" or _UNION_MEMBER.match(step))
+        )
+        at.setdefault(place, {})[_said(item, model)] = None
+    return [Problem(place, " or ".join(said)) for place, said in at.items()]
 
 
-def _fields_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """The field names allowed at a nested place, as far as the annotations tell."""
-    current: type[BaseModel] = model
+def _said(item: ErrorDetails, model: type[Record]) -> str:
+    """One objection of pydantic in our words: what must be, and what was found."""
+    kind, message, value = item["type"], item["msg"], item["input"]
+    found = f", found {_shown(value)}"
+    if kind == "extra_forbidden":
+        return "unknown key, " + nearest(str(item["loc"][-1]), _keys_at(model, item["loc"][:-1]))
+    if kind == "literal_error" and (choices := re.findall(r"'([^']+)'", item["ctx"]["expected"])):
+        return f"found {_shown(value)}, " + nearest(str(value), choices)
+    if kind in ("inconsistent", "value_error"):
+        return message.removeprefix("Value error, ") + ("" if value is None or isinstance(value, dict) else found)
+    if kind in ("model_type", "dict_type"):
+        return "must be an object" + found
+    if kind == "missing":
+        return "is missing"
+    message = re.sub(r"^(Input|Tuple|Dictionary|List|String) should ", "must ", message)
+    return message.replace("a valid tuple", "a list") + found
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _keys_at(model: type[Record], place: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed at a nested place, as far as the annotations tell."""
+    current: type[Record] = model
     for step in place:
         field = current.model_fields.get(str(step))
         nested = _nested_model(field.annotation) if field else None
         current = nested or current
-    return list(current.model_fields)
+    return current.keys()
 
 
-def _nested_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _nested_model(annotation: Any) -> type[Record] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Record):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
         if found := _nested_model(argument):

@@ -71,7 +71,7 @@ def small_plan(dimensions: int = 3, labels: LabelSchema = LABELS, n_channels: in
         median_spacing=(1.0, 1.0, 1.0),
         median_shape=(24.0, 24.0, 24.0),
         intensities=(flat,) * n_channels,
-        mirror_axes=(0, 1, 2)[:dimensions],
+        mirror_axes=(0, 1, 2)[-dimensions:],
         dimensions=dimensions,
         configurations={"small": configuration},
     )

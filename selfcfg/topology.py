@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal, Self
 
-from selfcfg.records import Record
+from pydantic import ConfigDict, Field, model_validator
+
+from selfcfg.records import Problem, Record, refuse
+
+MAX_STAGES = 32
+"""More halvings than the edge of any image allows."""
+
+Count = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
+"""A whole number from 1 upwards."""
 
 
 class Topology(Record):
@@ -21,12 +30,19 @@ class Topology(Record):
         decoder_blocks: convolutions of each decoder stage, from full resolution downwards; one fewer than stages.
     """
 
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.pop("required"))  # see `Configuration`
+
     kind: Literal["plain", "residual"] = "plain"
-    features: tuple[int, ...]
-    kernel_sizes: tuple[tuple[int, ...], ...]
-    strides: tuple[tuple[int, ...], ...]
-    encoder_blocks: tuple[int, ...]
-    decoder_blocks: tuple[int, ...]
+    features: Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_STAGES)]
+    kernel_sizes: tuple[tuple[Count, ...], ...]
+    strides: tuple[tuple[Count, ...], ...]
+    encoder_blocks: tuple[Count, ...]
+    decoder_blocks: tuple[Count, ...]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        refuse(self._problems(), self)
+        return self
 
     @property
     def dimensions(self) -> int:
@@ -83,6 +99,32 @@ class Topology(Record):
         stem = self.features[0] * math.prod(patch_size) if self.kind == "residual" else 0
         head = n_heads * voxels[0] if self.decoder_blocks else 0
         return stem + encoder + decoder + head
+
+    def _problems(self) -> Iterator[Problem]:
+        """What contradicts itself, or what no network can be built of."""
+        stages = self.n_stages
+        for name in ("kernel_sizes", "strides", "encoder_blocks"):
+            if (found := len(getattr(self, name))) != stages:
+                yield Problem((name,), f"needs one entry for each of the {stages} stages of 'features', found {found}")
+        if (found := len(self.decoder_blocks)) != stages - 1:
+            yield Problem(("decoder_blocks",), f"needs {stages - 1} entries, one fewer than 'features', found {found}")
+        if self.strides and max(self.strides[0], default=1) > 1:
+            yield Problem(("strides", 0), f"must be all ones, found {list(self.strides[0])}")
+        yield from self._problems_of_entries()
+
+    def _problems_of_entries(self) -> Iterator[Problem]:
+        lengths = Counter(map(len, (*self.kernel_sizes, *self.strides)))
+        axes = lengths.most_common(1)[0][0] if lengths else 0
+        if axes not in (2, 3):
+            yield Problem(("strides",), f"needs 2 or 3 numbers a stage, found {axes}")
+        for name in ("kernel_sizes", "strides"):
+            for stage, entry in enumerate(getattr(self, name)):
+                if len(entry) != axes:
+                    yield Problem((name, stage), f"needs {axes} numbers like the others, found {list(entry)}")
+        for stage, kernel in enumerate(self.kernel_sizes):
+            for axis, width in enumerate(kernel):
+                if width % 2 == 0:
+                    yield Problem(("kernel_sizes", stage, axis), f"must be odd, found {width}")
 
     def saved_elements(self, patch_size: Sequence[int]) -> int:
         """The number of values that a training step keeps of one patch until its backward pass.

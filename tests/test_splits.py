@@ -96,7 +96,7 @@ def test_folds_come_back_from_their_file(tmp_path: Path) -> None:
     [
         ({"train": []}, "not a list of folds"),
         ([], "not a list of folds"),
-        ([{"train": ["a"], "validation": ["b"]}], "fold 0: key 'val' is missing; unknown key 'validation'"),
+        ([{"train": ["a"], "validation": ["b"]}], r"fold 0: 2 problems\n  val: is missing\n  validation: unknown key"),
         ([{"train": ["a", "b"], "val": ["b", "c"]}], "fold 0 has b in both train and val"),
         ([{"train": ["a"], "val": ["cc"]}], "'val' of fold 0 names cc, which are no cases of this dataset"),
         ([{"train": ["case_a"], "val": ["b"]}], r"names case_a.*did you mean 'case_b'"),

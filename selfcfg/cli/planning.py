@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -20,12 +20,15 @@ from selfcfg.cli.options import (
     open_project,
     spacing_of,
 )
-from selfcfg.dataset import DatasetDescription
-from selfcfg.engine.planner import Alternative, other_memories, plan_from_files
 from selfcfg.errors import UsageError
-from selfcfg.fingerprint import Fingerprint
-from selfcfg.plan import Plan
 from selfcfg.progress import say
+
+if TYPE_CHECKING:
+    from selfcfg.dataset import DatasetDescription
+    from selfcfg.fingerprint import Fingerprint
+    from selfcfg.geometry import Vector
+    from selfcfg.plan import Plan
+    from selfcfg.project import Project
 
 
 def plan(
@@ -45,7 +48,13 @@ def plan(
         Path | None, typer.Option("--fingerprint", help="plan from this file, of selfcfg or nnU-Net; no images needed")
     ] = None,
     dataset_json: Annotated[Path | None, typer.Option(help="dataset.json that belongs to --fingerprint")] = None,
-    out: Annotated[Path | None, typer.Option(help="where to write the plan made from --fingerprint")] = None,
+    out: Annotated[Path | None, typer.Option(help="where to write the plan when there is no DATASET")] = None,
+    from_nnunet: Annotated[
+        Path | None, typer.Option(metavar="PLANS.json", help="take over this plan of nnU-Net instead of planning")
+    ] = None,
+    nnunet_format: Annotated[
+        bool, typer.Option("--nnunet-format", help="write nnU-Net's plans.json: beside the plan, or as --out")
+    ] = False,
     jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -53,40 +62,34 @@ def plan(
 ) -> None:
     """Plans network, patch, batch and preprocessing from a dataset's fingerprint."""
     speaker = Speaker(as_json)
-    target = spacing_of(spacing)
+    wish = _Wish(planner, memory, spacing_of(spacing), from_nnunet, nnunet_format)
+    if from_nnunet is not None and (memory is not None or spacing is not None or nnunet_format):
+        found = "nothing is planned, so --memory, --spacing and --nnunet-format mean nothing"
+        raise UsageError("plan --from-nnunet", found, "leave them out")
     if fingerprint_file is not None:
-        from selfcfg.report.plan_files import remove_page  # noqa: PLC0415
-
         if dataset_json is None or out is None or dataset is not None:
             raise UsageError(
                 "plan --fingerprint", "it needs --dataset-json and --out, and no DATASET", "see: selfcfg plan --help"
             )
-        facts, made = plan_from_files(fingerprint_file, dataset_json, planner, memory, target)
-        remove_page(out)
-        made.write(out)
-        file, description = out, DatasetDescription.read(dataset_json)
+        made = _from_files(wish, fingerprint_file, dataset_json, out)
+    elif dataset is not None:
+        made = _for_dataset(wish, open_project(dataset, workspace), jobs)
     else:
-        from selfcfg.engine import pipeline  # noqa: PLC0415
-
-        if dataset is None:
-            raise UsageError(
-                "plan", "no dataset was named", "give a DATASET, or --fingerprint with --dataset-json and --out"
-            )
-        project = open_project(dataset, workspace)
-        facts, description = pipeline.fingerprint(project, jobs), project.dataset.description
-        file, made = pipeline.make_plan(project, facts, planner, memory, target)
+        raise UsageError(
+            "plan", "no dataset was named", "give a DATASET, or --fingerprint with --dataset-json and --out"
+        )
     if explain:
-        _explain(speaker, file, made, facts, other_memories(made, facts, description, target))
-    for name, configuration in made.configurations.items():
+        _explain(speaker, made, wish.spacing)
+    for name, configuration in made.plan.configurations.items():
         patch = "x".join(map(str, configuration.patch_size))
         speaker.say(
             f"{name}: patch {patch}, batch {configuration.batch_size}, {configuration.topology.n_stages} stages"
         )
-    speaker.say(f"written to {file}")
-    chosen = "" if memory is None else f" --planner {file.stem}"
-    next_command = f"selfcfg preprocess {made.dataset}{chosen}" if fingerprint_file is None else ""
-    result = {"plan": str(file), "configurations": list(made.configurations), "warnings": warn(made, facts)}
-    speaker.done(result, next_command)
+    speaker.say(f"written to {' and '.join(map(str, made.files))}")
+    chosen = "" if made.files[0].stem == planner else f" --planner {made.files[0].stem}"
+    next_command = f"selfcfg preprocess {made.plan.dataset}{chosen}" if fingerprint_file is None else ""
+    result = {"plan": str(made.files[0]), "configurations": list(made.plan.configurations)}
+    speaker.done({**result, "warnings": warn(made.plan, made.facts)}, next_command)
 
 
 def warn(plan: Plan, facts: Fingerprint) -> list[dict[str, Any]]:
@@ -99,10 +102,74 @@ def warn(plan: Plan, facts: Fingerprint) -> list[dict[str, Any]]:
     return [caution.model_dump(mode="json") for caution in found]
 
 
-def _explain(speaker: Speaker, file: Path, plan: Plan, facts: Fingerprint, others: Sequence[Alternative]) -> None:
+class _Wish(NamedTuple):
+    """What a plan is to be made of."""
+
+    planner: str
+    memory: float | None
+    spacing: Vector | None
+    from_nnunet: Path | None
+    nnunet_format: bool
+
+
+class _Made(NamedTuple):
+    """A plan, what it was made from, and the files it was written to, ours first."""
+
+    plan: Plan
+    facts: Fingerprint
+    description: DatasetDescription
+    files: Sequence[Path]
+
+
+def _from_files(wish: _Wish, fingerprint: Path, dataset_json: Path, out: Path) -> _Made:
+    """The plan for a fingerprint file, written to `out`."""
+    from selfcfg.dataset import DatasetDescription  # noqa: PLC0415
+    from selfcfg.engine.planner import plan_from_files  # noqa: PLC0415
+    from selfcfg.files import write_json  # noqa: PLC0415
+    from selfcfg.fingerprint import Fingerprint  # noqa: PLC0415
+    from selfcfg.interop import nnunet_read, nnunet_write  # noqa: PLC0415
+    from selfcfg.report.plan_files import remove_page  # noqa: PLC0415
+
+    description = DatasetDescription.read(dataset_json)
+    if wish.from_nnunet is not None:
+        name = dataset_json.absolute().parent.name
+        facts, made = Fingerprint.read(fingerprint), nnunet_read.read_plans(wish.from_nnunet, description, name)
+    else:
+        facts, made = plan_from_files(fingerprint, dataset_json, wish.planner, wish.memory, wish.spacing)
+    remove_page(out)
+    if wish.nnunet_format:
+        name = nnunet_write.plans_name(made.planner, wish.memory)
+        write_json(out, nnunet_write.to_nnunet(made, description, name))
+    else:
+        made.write(out)
+    return _Made(made, facts, description, [out])
+
+
+def _for_dataset(wish: _Wish, project: Project, jobs: int) -> _Made:
+    """The plan for a dataset, written into its folder."""
+    from selfcfg.engine import pipeline  # noqa: PLC0415
+    from selfcfg.interop import nnunet_read, nnunet_write  # noqa: PLC0415
+    from selfcfg.report.plan_files import remove_page  # noqa: PLC0415
+
+    description = project.dataset.description
+    if wish.from_nnunet is not None:
+        file, made = nnunet_read.import_plans(project, wish.from_nnunet)
+        remove_page(file)
+        return _Made(made, pipeline.fingerprint(project, jobs), description, [file])
+    facts = pipeline.fingerprint(project, jobs)
+    file, made = pipeline.make_plan(project, facts, wish.planner, wish.memory, wish.spacing)
+    files = [file]
+    if wish.nnunet_format:
+        files.append(nnunet_write.export_plans(project, made, nnunet_write.plans_name(made.planner, wish.memory)))
+    return _Made(made, facts, description, files)
+
+
+def _explain(speaker: Speaker, made: _Made, spacing: Vector | None) -> None:
     """Says why the plan is as it is, and writes the same with plots beside it."""
+    from selfcfg.engine.planner import other_memories  # noqa: PLC0415
     from selfcfg.report.plan_files import write_page  # noqa: PLC0415
     from selfcfg.report.plan_page import plan_page  # noqa: PLC0415
 
-    speaker.say(plan_page(plan, facts, others))
-    speaker.say(f"the same with plots: {write_page(file, plan, facts, others)}")
+    others = other_memories(made.plan, made.facts, made.description, spacing)
+    speaker.say(plan_page(made.plan, made.facts, others))
+    speaker.say(f"the same with plots: {write_page(made.files[0], made.plan, made.facts, others)}")

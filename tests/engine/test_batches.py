@@ -63,7 +63,7 @@ def plan(**labels: int) -> Plan:
         intensities=(statistics, statistics),
         mirror_axes=(0, 1, 2),
         dimensions=3,
-        configurations={},
+        configurations={"3d": configuration((8, 8, 8))},
     )
 
 

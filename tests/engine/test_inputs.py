@@ -46,7 +46,7 @@ def plan(*channels: str, scheme: str = "zscore", dimensions: int = 3, low: float
         median_spacing=(3.0, 1.0, 1.0),
         median_shape=(40.0, 60.0, 80.0),
         intensities=(statistics,) * len(channels),
-        mirror_axes=(0, 1, 2),
+        mirror_axes=(0, 1, 2)[-dimensions:],
         dimensions=dimensions,
         configurations={"2d": configuration},
     )

@@ -69,7 +69,7 @@ def plan(dimensions: int, channels: Sequence[str] = ("MR",), order: tuple[int, i
         median_spacing=spacing,
         median_shape=tuple(float(GEOMETRY.shape[axis]) for axis in order),
         intensities=(statistics,) * len(channels),
-        mirror_axes=(0, 1, 2),
+        mirror_axes=(0, 1, 2)[-dimensions:],
         dimensions=dimensions,
         configurations={VOLUME if dimensions == 3 else PICTURE: configuration},
     )
