@@ -56,6 +56,14 @@ class Budget:
         reference = self.reference_2d if dimensions == 2 else self.reference_3d
         return reference * (memory_gb / self.gigabytes)
 
+    def most_voxels(self, dimensions: int, memory_gb: float) -> float:
+        """A number of voxels that no patch exceeds: each costs at least what the first stage writes."""
+        convolutions = self.encoder_blocks[0] if self.kind == "plain" else 1 + 2 * self.encoder_blocks[0]
+        allowed = self.elements(dimensions, memory_gb)
+        if self.shrinks_to_minimum:
+            allowed *= REFERENCE_BATCH[dimensions] / MIN_BATCH
+        return allowed / (convolutions * BASE_FEATURES)
+
     def memory_bytes(self, dimensions: int, elements: int, batch_size: int) -> int:
         """A rough forecast of the accelerator memory of a training step, in mixed precision.
 
