@@ -176,14 +176,15 @@ def network(budget: Budget, spacing: Sequence[float], size: Sequence[float]) -> 
         spacing: mm along each axis.
         size: voxels along each axis; may be fractions, as medians are.
     """
-    strides, kernels = pooling(spacing, size)
+    strides, kernels = pooling(tuple(spacing), tuple(size))
     topology = _topology(budget, strides, kernels)
     patch = tuple(math.ceil(edge / step) * step for edge, step in zip(size, topology.divisors, strict=True))
     return patch, topology
 
 
+@lru_cache(maxsize=1)  # what `_shrink` tried is most often the next patch
 def pooling(
-    spacing: Sequence[float], size: Sequence[float]
+    spacing: tuple[float, ...], size: tuple[float, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
     """The strides and the kernel sizes of each stage of a network for patches of `size` voxels.
 
@@ -249,7 +250,7 @@ def _shrink(
     if not axes:
         return None
     axis = max(axes, key=lambda axis: (patch[axis] / median_shape[axis], axis))
-    lower = [edge - divisors[axis] * (index == axis) for index, edge in enumerate(patch)]
-    strides, _ = pooling(spacing, lower)
+    lower = tuple(edge - divisors[axis] * (index == axis) for index, edge in enumerate(patch))
+    strides, _ = pooling(tuple(spacing), lower)
     step = math.prod(stride[axis] for stride in strides)
     return tuple(edge - step * (index == axis) for index, edge in enumerate(patch))

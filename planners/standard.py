@@ -218,7 +218,7 @@ def _about_space(
 ) -> list[Reason]:
     if dimensions == 2:
         return [reasons.picture_spacing(target)]
-    rule = target_spacing(fingerprint)
+    rule = target_spacing(fingerprint) if target.rule == "given" else target
     return [reasons.spacing(target, rule, fingerprint.n_cases), reasons.axes(order, target)]
 
 
