@@ -1,6 +1,6 @@
 """Plans random datasets here and with nnU-Net, compares every field that a plan decides, and prints the differences.
 
-    python benchmarks/planner_equality.py --peer PYTHON [--jobs 576] [--real 20] [--limit 120]
+    python benchmarks/planner_equality.py --peer PYTHON [--jobs 864] [--real 20] [--limit 600]
     python benchmarks/planner_equality.py --peer PYTHON --store 216
 
 PYTHON is the interpreter of an environment that holds nnunetv2 2.8.1. Jobs are made from their number alone, spread
@@ -179,9 +179,9 @@ def main() -> None:
     """Does what is asked for and not done yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=576)
+    parser.add_argument("--jobs", type=int, default=864)
     parser.add_argument("--real", type=int, default=20)
-    parser.add_argument("--limit", type=float, default=120)
+    parser.add_argument("--limit", type=float, default=600)
     parser.add_argument("--store", type=int, default=0)
     options = parser.parse_args()
     with Peer(options.peer, options.limit) as peer:
@@ -189,7 +189,7 @@ def main() -> None:
             store(peer, options.store)
             return
         done = {("kind" in row, row["seed"], row["job"]) for row in read(RESULTS)}
-        # one in 29 jobs meets every planner and every kind in turn
+        # steps of 29 meet every planner and every kind in turn
         tasks = [(compare, seed) for seed in range(options.jobs)]
         tasks += [(compare_with_real, 29 * turn % max(options.jobs, 1)) for turn in range(options.real)]
         for task, seed in tasks:

@@ -145,6 +145,15 @@ def test_mask_and_schemes(facts, describe):
     assert reason(made.reasons, "intensities inside").value == "for channel 1"
 
 
+def test_channels_count_by_their_number_not_by_their_place_in_the_file(facts, describe):
+    given = describe(("T1", "CT"))
+    turned = given.model_copy(update={"channel_names": dict(reversed(given.channel_names.items()))})
+    made = plan(facts(*ISOTROPIC, channels=2), turned, dataset="D")
+    assert list(turned.channel_names) == ["1", "0"]
+    assert made.channels == ("T1", "CT")
+    assert made.configurations["3d_fullres"].normalization == ("zscore", "ct")
+
+
 @pytest.mark.parametrize("planner", [plan, plan_m])
 @pytest.mark.parametrize("data", [ISOTROPIC, LARGE, ([(999.0, 1.0, 1.0)], [(1, 2048, 2500)])])
 def test_every_decision_has_a_reason_with_its_numbers(facts, describe, planner, data):
