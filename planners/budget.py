@@ -56,6 +56,14 @@ class Budget:
         reference = self.reference_2d if dimensions == 2 else self.reference_3d
         return reference * (memory_gb / self.gigabytes)
 
+    def most_voxels(self, dimensions: int, memory_gb: float) -> float:
+        """A number of voxels that no patch exceeds: each costs at least what the first stage writes."""
+        convolutions = self.encoder_blocks[0] if self.kind == "plain" else 1 + 2 * self.encoder_blocks[0]
+        allowed = self.elements(dimensions, memory_gb)
+        if self.shrinks_to_minimum:
+            allowed *= REFERENCE_BATCH[dimensions] / MIN_BATCH
+        return allowed / (convolutions * BASE_FEATURES)
+
     def memory_bytes(self, dimensions: int, elements: int, batch_size: int) -> int:
         """A rough forecast of the accelerator memory of a training step, in mixed precision.
 
@@ -168,14 +176,15 @@ def network(budget: Budget, spacing: Sequence[float], size: Sequence[float]) -> 
         spacing: mm along each axis.
         size: voxels along each axis; may be fractions, as medians are.
     """
-    strides, kernels = pooling(spacing, size)
+    strides, kernels = pooling(tuple(spacing), tuple(size))
     topology = _topology(budget, strides, kernels)
     patch = tuple(math.ceil(edge / step) * step for edge, step in zip(size, topology.divisors, strict=True))
     return patch, topology
 
 
+@lru_cache(maxsize=1)  # what `_shrink` tried is most often the next patch
 def pooling(
-    spacing: Sequence[float], size: Sequence[float]
+    spacing: tuple[float, ...], size: tuple[float, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
     """The strides and the kernel sizes of each stage of a network for patches of `size` voxels.
 
@@ -241,7 +250,7 @@ def _shrink(
     if not axes:
         return None
     axis = max(axes, key=lambda axis: (patch[axis] / median_shape[axis], axis))
-    lower = [edge - divisors[axis] * (index == axis) for index, edge in enumerate(patch)]
-    strides, _ = pooling(spacing, lower)
+    lower = tuple(edge - divisors[axis] * (index == axis) for index, edge in enumerate(patch))
+    strides, _ = pooling(tuple(spacing), lower)
     step = math.prod(stride[axis] for stride in strides)
     return tuple(edge - step * (index == axis) for index, edge in enumerate(patch))

@@ -41,7 +41,9 @@ class LowResolution:
     fit: Fit | None = None
 
 
-def low_resolution(full: Fit, spacing: Array, median_shape: Array, n_training: int, fitter: Fitter) -> LowResolution:
+def low_resolution(
+    full: Fit, spacing: Array, median_shape: Array, n_training: int, fitter: Fitter, *, most_voxels: float
+) -> LowResolution:
     """The finest spacing at which a patch holds a quarter of the median image, if full resolution does not.
 
     The coarsest axis is left alone until the others are within a factor two of it; then all grow together.
@@ -52,6 +54,7 @@ def low_resolution(full: Fit, spacing: Array, median_shape: Array, n_training: i
         median_shape: at full resolution, plan's axis order.
         n_training: number of training cases.
         fitter: finds patch, network and batch.
+        most_voxels: what no patch of the fitter's exceeds; spacings at which that is too little are passed over.
 
     Source: nnU-Net v2.8.1, ``plan_experiment``.
     """
@@ -64,6 +67,8 @@ def low_resolution(full: Fit, spacing: Array, median_shape: Array, n_training: i
         coarser[fine_axes if fine_axes.any() else slice(None)] *= STEP
         exact_shape = spacing / coarser * median_shape
         voxels = float(np.prod(exact_shape))
+        if most_voxels / voxels < SEES_ENOUGH:
+            continue
         shape = np.maximum(np.rint(exact_shape), 1)
         fitted = fitter(coarser.tolist(), shape.tolist(), voxels * n_training)
         held = float(math.prod(fitted.patch_size))

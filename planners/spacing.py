@@ -20,6 +20,9 @@ ANISOTROPY = 3.0
 FINER_PERCENTILE = 10.0
 """Percentile taken along a much coarser axis in place of the median. Source: nnU-Net v2.8.1."""
 
+FINEST, COARSEST = 1e-6, 1e6
+"""Spacings in mm that are planned for, a nanometre to a kilometre; beyond them it is a wrong unit or a broken file."""
+
 
 @dataclass(frozen=True)
 class TargetSpacing:
@@ -50,7 +53,7 @@ def target_spacing(fingerprint: Fingerprint, given: Vector | None = None) -> Tar
         given: spacing (z, y, x) in mm that replaces the rule.
 
     Raises:
-        UsageError: `given` is not positive.
+        UsageError: `given` is no possible spacing.
 
     Source: nnU-Net v2.8.1, ``determine_fullres_target_spacing``.
     """
@@ -58,8 +61,9 @@ def target_spacing(fingerprint: Fingerprint, given: Vector | None = None) -> Tar
     median = np.percentile(spacings, 50, axis=0)
     axis = int(np.argmax(median))
     if given is not None:
-        if not all(np.isfinite(given)) or min(given) <= 0:
-            raise UsageError(f"--spacing {','.join(map(str, given))}", "not three positive numbers", "give z,y,x in mm")
+        if not all(FINEST <= mm <= COARSEST for mm in given):
+            found = f"not three positive numbers from {FINEST:g} to {COARSEST:g}"
+            raise UsageError(f"--spacing {','.join(map(str, given))}", found, "give z,y,x in mm")
         return TargetSpacing(np.array(given, dtype=np.float64), "given", median, axis)
     shape = np.percentile(np.array(fingerprint.shapes_after_crop), 50, axis=0)
     others = [other for other in range(3) if other != axis]

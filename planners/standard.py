@@ -18,7 +18,7 @@ from selfcfg.planners import reasons
 from selfcfg.planners.budget import Allowance, Budget, Fit, fit
 from selfcfg.planners.lowres import low_resolution
 from selfcfg.planners.normalization import scheme_of, uses_mask
-from selfcfg.planners.spacing import Array, TargetSpacing, axis_order, median_shape, target_spacing
+from selfcfg.planners.spacing import COARSEST, FINEST, Array, TargetSpacing, axis_order, median_shape, target_spacing
 
 PLAIN = Budget(
     kind="plain",
@@ -34,6 +34,11 @@ PLAIN = Budget(
 
 SLICES_ARE_SPARSE = "A 2D patch may hold little or nothing of a class; one alone would give a jumpy score."
 PATCHES_ARE_SPARSE = "A patch shows so little of the image that it often lacks a class; one alone gives a jumpy score."
+
+LONGEST = 1e9
+"""Voxels along an edge that are planned for; no image comes near it."""
+MOST_MEMORY = 1e6
+"""Gigabytes that are planned for."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,14 @@ class RulePlanner:
         """The plan for a dataset; the arguments are those of `selfcfg.engine.planner.Planner`.
 
         Raises:
-            UsageError: the memory or the spacing is not positive, or nothing fits the memory.
-            DataError: the fingerprint is empty or of another dataset.
+            UsageError: the memory or the spacing is not possible, or nothing fits the memory.
+            DataError: the fingerprint is empty or of another dataset, or holds what no image has.
         """
         statistics = _statistics(fingerprint, description)
         memory = self.budget.gigabytes if memory_gb is None else memory_gb
-        if not 0 < memory < math.inf:
-            raise UsageError(f"--memory {memory:g}", "not a positive number of GB", "give the accelerator's memory")
+        if not 0 < memory <= MOST_MEMORY:
+            found = f"not a positive number of GB up to {MOST_MEMORY:g}"
+            raise UsageError(f"--memory {memory:g}", found, "give the accelerator's memory")
         labels = description.schema_of_labels
         dimensions = _dimensions(fingerprint)
         if spacing is not None and dimensions == 2:
@@ -138,7 +144,8 @@ class _Work:
         if shape[0] == 1:
             return {"2d": flat}, reasons.no_3d(shape, pictures=self.pictures)
         full = self._fit(spacing, shape, voxels)
-        low = low_resolution(full, self.spacing, self.median_shape, self.n_training, self._fit)
+        most = self.allowance.budget.most_voxels(3, self.allowance.memory_gb)
+        low = low_resolution(full, self.spacing, self.median_shape, self.n_training, self._fit, most_voxels=most)
         about_low = reasons.low_resolution(low)
         if low.fit is None or low.spacing is None:
             return {"2d": flat, "3d_fullres": self._configuration(full, spacing, shape, "")}, about_low
@@ -179,13 +186,25 @@ def _statistics(fingerprint: Fingerprint, description: DatasetDescription) -> tu
     if not fingerprint.n_cases or len(fingerprint.shapes_after_crop) != fingerprint.n_cases:
         found = f"{fingerprint.n_cases} spacings and {len(fingerprint.shapes_after_crop)} shapes"
         raise DataError("plan from a fingerprint", found, remedy)
-    if min(map(min, fingerprint.spacings)) <= 0 or min(map(min, fingerprint.shapes_after_crop)) < 1:
-        raise DataError("plan from a fingerprint", "a spacing or a shape in it is not positive", remedy)
+    limits = {
+        "a spacing in mm": (fingerprint.spacings, FINEST, COARSEST),
+        "an edge in voxels": (fingerprint.shapes_after_crop, 1, LONGEST),
+    }
+    for what, (cases, low, high) in limits.items():
+        wrong = [value for case in cases for value in case if not low <= value <= high]
+        if wrong:
+            found = f"it holds {what} of {wrong[0]}, which is not from {low:g} to {high:g}"
+            raise DataError("plan from a fingerprint", found, remedy)
     known = fingerprint.foreground_intensity_properties_per_channel
     if set(known) != {str(index) for index in range(len(description.channels))}:
         found = f"it holds {len(known)} channels, dataset.json names {len(description.channels)}"
         raise DataError("plan from a fingerprint", found, remedy)
-    return tuple(known[str(index)] for index in range(len(known)))
+    statistics = tuple(known[str(index)] for index in range(len(known)))
+    for name, channel in zip(description.channels, statistics, strict=True):
+        if not all(map(math.isfinite, channel.model_dump().values())):
+            found = f"channel '{name}' has an intensity that is not a number: there was no foreground to measure"
+            raise DataError("plan from a fingerprint", found, "check the labels, then " + remedy)
+    return statistics
 
 
 def _dimensions(fingerprint: Fingerprint) -> int:
@@ -199,7 +218,7 @@ def _about_space(
 ) -> list[Reason]:
     if dimensions == 2:
         return [reasons.picture_spacing(target)]
-    rule = target_spacing(fingerprint)
+    rule = target_spacing(fingerprint) if target.rule == "given" else target
     return [reasons.spacing(target, rule, fingerprint.n_cases), reasons.axes(order, target)]
 
 

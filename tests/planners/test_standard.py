@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 
 import pytest
 
@@ -143,6 +145,15 @@ def test_mask_and_schemes(facts, describe):
     assert reason(made.reasons, "intensities inside").value == "for channel 1"
 
 
+def test_channels_count_by_their_number_not_by_their_place_in_the_file(facts, describe):
+    given = describe(("T1", "CT"))
+    turned = given.model_copy(update={"channel_names": dict(reversed(given.channel_names.items()))})
+    made = plan(facts(*ISOTROPIC, channels=2), turned, dataset="D")
+    assert list(turned.channel_names) == ["1", "0"]
+    assert made.channels == ("T1", "CT")
+    assert made.configurations["3d_fullres"].normalization == ("zscore", "ct")
+
+
 @pytest.mark.parametrize("planner", [plan, plan_m])
 @pytest.mark.parametrize("data", [ISOTROPIC, LARGE, ([(999.0, 1.0, 1.0)], [(1, 2048, 2500)])])
 def test_every_decision_has_a_reason_with_its_numbers(facts, describe, planner, data):
@@ -169,8 +180,8 @@ def test_a_plan_survives_its_file(facts, describe, tmp_path):
     assert "NaN" not in json.dumps(made.model_dump(mode="json"))
 
 
-@pytest.mark.parametrize("memory", [0, -3, float("nan"), float("inf")])
-def test_memory_must_be_positive(facts, describe, memory):
+@pytest.mark.parametrize("memory", [0, -3, float("nan"), float("inf"), 1e300])
+def test_memory_must_be_possible(facts, describe, memory):
     with pytest.raises(UsageError, match="--memory"):
         plan(facts(*ISOTROPIC), describe(), dataset="D", memory_gb=memory)
 
@@ -180,9 +191,48 @@ def test_a_fingerprint_of_another_dataset(facts, describe):
         plan(facts(*ISOTROPIC), describe(("T1", "T2")), dataset="D")
 
 
-@pytest.mark.parametrize(
-    ("spacings", "shapes"), [([], []), ([(1, 1, 1)], []), ([(0, 1, 1)], [(5, 5, 5)]), ([(1, 1, 1)], [(5, 0, 5)])]
-)
+@pytest.mark.parametrize(("spacings", "shapes"), [([], []), ([(1, 1, 1)], [])])
 def test_a_broken_fingerprint(facts, describe, spacings, shapes):
-    with pytest.raises(DataError, match="fingerprint"):
+    with pytest.raises(DataError, match="plan from a fingerprint: "):
         plan(facts(spacings, shapes), describe(), dataset="D")
+
+
+@pytest.mark.parametrize("spacing", [0.0, -1.0, math.nan, math.inf, 5e-324, 1e300])
+def test_a_spacing_that_no_image_has(facts, describe, spacing):
+    with pytest.raises(DataError, match="a spacing in mm of"):
+        plan(facts([(1.0, spacing, 1.0)], [(5, 5, 5)]), describe(), dataset="D")
+
+
+@pytest.mark.parametrize("edge", [0, -5, 10**12, 10**30])
+def test_an_edge_that_no_image_has(facts, describe, edge):
+    with pytest.raises(DataError, match=f"an edge in voxels of {edge}"):
+        plan(facts([(1.0, 1.0, 1.0)], [(5, edge, 5)]), describe(), dataset="D")
+
+
+def test_intensities_that_are_no_numbers(facts, describe):
+    fingerprint = facts(*ISOTROPIC)
+    nothing = fingerprint.foreground_intensity_properties_per_channel["0"].model_copy(update={"mean": math.nan})
+    with pytest.raises(DataError, match=r"channel 'MRI' .* no foreground to measure"):
+        plan(
+            fingerprint.model_copy(update={"foreground_intensity_properties_per_channel": {"0": nothing}}),
+            describe(),
+            dataset="D",
+        )
+
+
+@pytest.mark.parametrize("planner", [plan, plan_m])
+@pytest.mark.parametrize(
+    ("spacing", "shape", "given"),
+    [
+        ((1.0, 1e-6, 1e6), (500, 10**9, 10**9), None),
+        ((1.0, 1.0, 1.0), (153, 11, 92), (0.7, 1e-6, 0.3)),
+        ((1e6, 1e6, 1e6), (10**9, 10**9, 10**9), (1e-6, 1e-6, 1e-6)),
+        ((999.0, 1.0, 1.0), (1, 10**9, 3), None),
+    ],
+)
+def test_the_most_extreme_data_is_planned_in_a_moment(facts, describe, planner, spacing, shape, given):
+    fingerprint, description = facts([spacing], [shape]), describe()
+    began = time.process_time()
+    made = planner(fingerprint, description, dataset="D", spacing=given)
+    assert time.process_time() - began < 1
+    assert made.configurations["2d"].batch_size >= 2

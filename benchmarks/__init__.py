@@ -1,0 +1,1 @@
+"""Scripts whose numbers the documentation cites; each is run by itself."""
