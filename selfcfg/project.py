@@ -62,10 +62,9 @@ class Project:
         """The splits a user put beside dataset.json."""
         return self.root / "splits_final.json"
 
-    def plan_file(self, planner: str, memory_gb: float | None = None) -> Path:
-        """Where the plan of a planner lies, for its default memory or a given one."""
-        memory = "" if memory_gb is None else f"-{memory_gb:g}GB"
-        return self.preprocessed / "plans" / f"{planner}{memory}.json"
+    def plan_file(self, planner: str, suffix: str = "") -> Path:
+        """Where the plan of a planner lies; the suffix says what it was fitted to, such as "-24GB" or "-12h"."""
+        return self.preprocessed / "plans" / f"{planner}{suffix}.json"
 
     def plan(self, name: str | None = None) -> tuple[str, Plan]:
         """The plan called `name` ("standard", "standard-24GB"), or the only one there is; with its name.

@@ -171,6 +171,31 @@ class Topology(Record):
             count += (features + 1) * n_outputs
         return count
 
+    def multiplications(self, patch_size: Sequence[int], in_channels: int) -> int:
+        """Multiplications of the convolutions in one forward pass over a patch, heads left out.
+
+        Args:
+            patch_size: voxels along each axis of the network, multiples of `divisors`.
+            in_channels: channels of the image.
+        """
+        voxels = self._voxels(patch_size)
+        count, before = 0, in_channels
+        if self.kind == "residual":
+            count, before = (
+                math.prod(self.kernel_sizes[0]) * in_channels * self.features[0] * voxels[0],
+                self.features[0],
+            )
+        stages = zip(self.kernel_sizes, self.features, self.encoder_blocks, voxels, strict=True)
+        for kernel, features, blocks, size in stages:
+            more = (blocks if self.kind == "plain" else 2 * blocks) - 1
+            count += math.prod(kernel) * (before + more * features) * features * size
+            count += before * features * size if self.kind == "residual" and features != before else 0
+            before = features
+        below = zip(self.features, self.features[1:], self.kernel_sizes, self.decoder_blocks, voxels, strict=False)
+        for features, deeper, kernel, blocks, size in below:
+            count += deeper * features * size + math.prod(kernel) * (1 + blocks) * features * features * size
+        return count
+
     def _voxels(self, patch_size: Sequence[int]) -> list[int]:
         """Voxels of the feature maps of each stage."""
         counts = []

@@ -9,19 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from selfcfg.cli.options import (
+    ConfigurationOption,
+    DatasetArgument,
     DebugOption,
+    DeviceOption,
+    FoldOption,
     JobsOption,
     JsonOption,
     MemoryOption,
     PlannerOption,
+    PlanOption,
+    SetOption,
     SpacingOption,
     Speaker,
+    TrainerOption,
     WorkspaceOption,
+    folds_of,
     open_project,
+    seconds_of,
+    settings_of,
     spacing_of,
 )
+from selfcfg.engine.planner import Target
 from selfcfg.errors import UsageError
-from selfcfg.progress import say
+from selfcfg.progress import duration, say
 
 if TYPE_CHECKING:
     from selfcfg.dataset import DatasetDescription
@@ -37,6 +48,13 @@ def plan(
     ] = None,
     planner: PlannerOption = "standard",
     memory: MemoryOption = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(help="such as 12h: a network small enough to be trained once in that time on this machine"),
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="fill this machine's accelerator, trying steps out instead of forecasting")
+    ] = False,
     spacing: SpacingOption = None,
     explain: Annotated[
         bool,
@@ -55,6 +73,7 @@ def plan(
     nnunet_format: Annotated[
         bool, typer.Option("--nnunet-format", help="write nnU-Net's plans.json: beside the plan, or as --out")
     ] = False,
+    device: DeviceOption = None,
     jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -62,11 +81,14 @@ def plan(
 ) -> None:
     """Plans network, patch, batch and preprocessing from a dataset's fingerprint."""
     speaker = Speaker(as_json)
-    wish = _Wish(planner, memory, spacing_of(spacing), from_nnunet, nnunet_format)
-    if from_nnunet is not None and (memory is not None or spacing is not None or nnunet_format):
-        found = "nothing is planned, so --memory, --spacing and --nnunet-format mean nothing"
+    target = Target(memory, seconds_of(time_budget), fit, device)
+    wish = _Wish(planner, target, spacing_of(spacing), from_nnunet, nnunet_format)
+    if from_nnunet is not None and (target.suffix or spacing is not None or nnunet_format):
+        found = "nothing is planned, so the options that say how mean nothing"
         raise UsageError("plan --from-nnunet", found, "leave them out")
     if fingerprint_file is not None:
+        if fit or time_budget is not None:
+            raise UsageError("plan --fingerprint", "no machine to try steps on", "give a DATASET, or --memory")
         if dataset_json is None or out is None or dataset is not None:
             raise UsageError(
                 "plan --fingerprint", "it needs --dataset-json and --out, and no DATASET", "see: selfcfg plan --help"
@@ -88,8 +110,40 @@ def plan(
     speaker.say(f"written to {' and '.join(map(str, made.files))}")
     chosen = "" if made.files[0].stem == planner else f" --planner {made.files[0].stem}"
     next_command = f"selfcfg preprocess {made.plan.dataset}{chosen}" if fingerprint_file is None else ""
+    if time_budget is not None:
+        next_command = f"selfcfg train {made.plan.dataset}{chosen} --time-budget {time_budget}"
+    if dataset is not None and not target.suffix:
+        _offer_less(speaker, made.plan, device)
     result = {"plan": str(made.files[0]), "configurations": list(made.plan.configurations)}
     speaker.done({**result, "warnings": warn(made.plan, made.facts)}, next_command)
+
+
+def forecast(
+    dataset: DatasetArgument,
+    configuration: ConfigurationOption = None,
+    fold: FoldOption = None,
+    trainer: TrainerOption = "supervised",
+    planner: PlanOption = None,
+    settings: SetOption = None,
+    device: DeviceOption = None,
+    jobs: JobsOption = 0,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Says what preprocessing, training and prediction will take here: time, memory, disk. A few steps are tried."""
+    from selfcfg.engine import pipeline  # noqa: PLC0415
+    from selfcfg.engine.experiment import TrainRequest, forecast_of  # noqa: PLC0415
+
+    speaker, project = Speaker(as_json), open_project(dataset, workspace)
+    request = TrainRequest(
+        configuration=configuration, planner=planner, trainer=trainer, settings=settings_of(settings), device=device
+    )
+    folds = folds_of(fold, []) or list(range(len(pipeline.splits(project, pipeline.known_fingerprint(project, jobs)))))
+    found = forecast_of(project, request, len(folds), jobs)
+    speaker.say(f"{found.configuration} of {project.name} on {found.device} in {found.precision}, at most:")
+    speaker.say(found.table())
+    speaker.done({"forecast": found.model_dump(mode="json")}, f"selfcfg train {project.name} -c {found.configuration}")
 
 
 def warn(plan: Plan, facts: Fingerprint) -> list[dict[str, Any]]:
@@ -102,11 +156,28 @@ def warn(plan: Plan, facts: Fingerprint) -> list[dict[str, Any]]:
     return [caution.model_dump(mode="json") for caution in found]
 
 
+def _offer_less(speaker: Speaker, plan: Plan, device: str | None) -> None:
+    """Says how long the plan would take without an accelerator, and how to get one that does not, if that is long."""
+    from selfcfg.engine.device import choose_device  # noqa: PLC0415
+    from selfcfg.engine.fitting import MOST_STEPS, NIGHT  # noqa: PLC0415
+    from selfcfg.engine.footprint import rough_step_seconds  # noqa: PLC0415
+    from selfcfg.parallel import default_jobs  # noqa: PLC0415
+
+    configuration = plan.configuration(plan.default_configuration)
+    seconds = MOST_STEPS * rough_step_seconds(plan, configuration, default_jobs())
+    if choose_device(device).type == "cpu" and seconds > 2 * NIGHT:
+        speaker.say(
+            f"without an accelerator, training this plan with nnU-Net's {MOST_STEPS} steps takes roughly "
+            f"{duration(seconds)} here, once. To plan for a night, and read what is given up: "
+            f"selfcfg plan {plan.dataset} --time-budget 12h --explain"
+        )
+
+
 class _Wish(NamedTuple):
     """What a plan is to be made of."""
 
     planner: str
-    memory: float | None
+    target: Target
     spacing: Vector | None
     from_nnunet: Path | None
     nnunet_format: bool
@@ -135,10 +206,10 @@ def _from_files(wish: _Wish, fingerprint: Path, dataset_json: Path, out: Path) -
         name = dataset_json.absolute().parent.name
         facts, made = Fingerprint.read(fingerprint), nnunet_read.read_plans(wish.from_nnunet, description, name)
     else:
-        facts, made = plan_from_files(fingerprint, dataset_json, wish.planner, wish.memory, wish.spacing)
+        facts, made = plan_from_files(fingerprint, dataset_json, wish.planner, wish.target.memory_gb, wish.spacing)
     remove_page(out)
     if wish.nnunet_format:
-        name = nnunet_write.plans_name(made.planner, wish.memory)
+        name = nnunet_write.plans_name(made.planner, wish.target.suffix)
         write_json(out, nnunet_write.to_nnunet(made, description, name))
     else:
         made.write(out)
@@ -157,10 +228,12 @@ def _for_dataset(wish: _Wish, project: Project, jobs: int) -> _Made:
         remove_page(file)
         return _Made(made, pipeline.fingerprint(project, jobs), description, [file])
     facts = pipeline.fingerprint(project, jobs)
-    file, made = pipeline.make_plan(project, facts, wish.planner, wish.memory, wish.spacing)
+    file, made = pipeline.make_plan(project, facts, wish.planner, wish.target, wish.spacing)
     files = [file]
     if wish.nnunet_format:
-        files.append(nnunet_write.export_plans(project, made, nnunet_write.plans_name(made.planner, wish.memory)))
+        files.append(
+            nnunet_write.export_plans(project, made, nnunet_write.plans_name(made.planner, wish.target.suffix))
+        )
     return _Made(made, facts, description, files)
 
 

@@ -36,6 +36,7 @@ from selfcfg.cli.options import (
     settings_of,
 )
 from selfcfg.cli.planning import warn
+from selfcfg.engine.planner import Target
 from selfcfg.errors import counted
 from selfcfg.plan import Plan
 
@@ -118,12 +119,15 @@ def plan_and_train(
     warnings = pipeline.checked(project, jobs)
     speaker.say(f"{project.name}: {counted(len(project.dataset.cases), 'case')}, {counted(len(warnings), 'warning')}")
     facts = pipeline.fingerprint(project, jobs)
-    file = project.plan_file(planner, memory)
+    chosen = folds_of(fold, []) or None
+    n_folds = len(chosen or pipeline.splits(project, facts))
+    target = budget.target(memory, device, n_folds)
+    file = project.plan_file(planner, target.suffix)
     if file.is_file():
         made = Plan.read(file)
         speaker.say(f"plan: {file} as it is (to make it again: selfcfg plan {project.name})")
     else:
-        _, made = pipeline.make_plan(project, facts, planner, memory)
+        _, made = pipeline.make_plan(project, facts, planner, target)
         speaker.say(f"planned: {file} (to read it: selfcfg plan {project.name} --explain)")
     told = warn(made, facts)
     request = TrainRequest(
@@ -136,11 +140,9 @@ def plan_and_train(
         resume=True,
         device=device,
     )
-    chosen = folds_of(fold, []) or None
     *before, last = stages(project, request)
-    n_last = len(chosen or pipeline.splits(project, facts))
     for stage in before:
-        _train(speaker, project, stage, None, jobs, budget, n_later=n_last)
+        _train(speaker, project, stage, None, jobs, budget, n_later=n_folds)
     _tell(speaker, project, _train(speaker, project, last, chosen, jobs, budget), {"warnings": told})
 
 
@@ -183,6 +185,14 @@ class _Budget:
     @classmethod
     def of(cls, text: str | None) -> _Budget:
         return cls(seconds_of(text), time.monotonic())
+
+    def target(self, memory_gb: float | None, device: str | None, n_folds: int) -> Target:
+        """What a plan is to fit: the time of a fold on a processor, unless a memory was given."""
+        from selfcfg.engine.device import choose_device  # noqa: PLC0415
+
+        if self.seconds is None or memory_gb is not None or choose_device(device).type != "cpu":
+            return Target(memory_gb)
+        return Target(seconds=self.seconds / n_folds, device=device)
 
     def applied(self, experiment: Experiment, n_later: int) -> Experiment:
         """The experiment with as many epochs as its share of the time left allows, `n_later` folds to come after it."""

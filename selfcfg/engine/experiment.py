@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from selfcfg import registry
 from selfcfg.engine import pipeline
@@ -14,6 +14,7 @@ from selfcfg.engine.cascade import PreviousStage, bring_to_grid, cross_validated
 from selfcfg.engine.checkpoint import weights_of
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
 from selfcfg.engine.evaluate import Evaluation
+from selfcfg.engine.forecast import Forecast, Job, forecast, refuse_too_large
 from selfcfg.engine.loop import fit
 from selfcfg.engine.store import Store
 from selfcfg.engine.trainer import Settings, Trainer
@@ -153,6 +154,43 @@ class Experiment:
         return hash_file(weights_of(self.request.init))
 
 
+class Choice(NamedTuple):
+    """What a request names: the plan, the configuration with the sizes of the training, and the strategy."""
+
+    plan_name: str
+    plan: Plan
+    configuration_name: str
+    configuration: Configuration
+    trainer_type: type[Trainer[Any]]
+    settings: Settings
+
+
+def choose(project: Project, request: TrainRequest) -> Choice:
+    """What a request names.
+
+    Raises:
+        UsageError: the plan, configuration, trainer or a setting does not exist.
+    """
+    plan_name, plan = project.plan(request.planner)
+    name = request.configuration or plan.default_configuration
+    planned = plan.configuration(name)
+    trainer_type: type[Trainer[Any]] = registry.load("trainers", request.trainer)
+    settings = parse_settings(trainer_type, request.settings)
+    return Choice(plan_name, plan, name, with_settings(planned, settings), trainer_type, settings)
+
+
+def forecast_of(project: Project, request: TrainRequest, n_folds: int, jobs: int) -> Forecast:
+    """What preprocessing, training and prediction of a request will take of this machine.
+
+    Raises:
+        UsageError: something that the request names does not exist.
+        SelfcfgError: the training does not fit the memory.
+    """
+    _, plan, name, configuration, trainer_type, settings = choose(project, request)
+    facts = pipeline.known_fingerprint(project, jobs)
+    return forecast(Job(plan, name, configuration, trainer_type, settings, facts, request.device, n_folds, jobs))
+
+
 def open_experiment(
     project: Project, request: TrainRequest, folds: Sequence[int] | None = None, *, jobs: int
 ) -> Experiment:
@@ -169,16 +207,13 @@ def open_experiment(
             is preprocessed.
         DataError: cases cannot be read, or the splits leak.
     """
-    plan_name, plan = project.plan(request.planner)
-    configuration_name = request.configuration or plan.default_configuration
-    planned = plan.configuration(configuration_name)
-    trainer_type: type[Trainer[Any]] = registry.load("trainers", request.trainer)
-    settings = parse_settings(trainer_type, request.settings)
-    configuration = with_settings(planned, settings)
-    trainer_type(settings, plan, configuration).precision(choose_device(request.device))
+    plan_name, plan, configuration_name, configuration, trainer_type, settings = choose(project, request)
+    device = choose_device(request.device)
+    refuse_too_large(plan, configuration, trainer_type(settings, plan, configuration).precision(device), device)
     if request.init is not None and not request.resume:
         weights_of(request.init)
-    first = None if planned.after is None else _first_stage(project, request, plan_name, planned.after)
+    after = configuration.after
+    first = None if after is None else _first_stage(project, request, plan_name, after)
     facts = pipeline.known_fingerprint(project, jobs)
     splits = pipeline.splits(project, facts)
     folds = tuple(dict.fromkeys(range(len(splits)) if folds is None else folds))

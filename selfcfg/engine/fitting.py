@@ -10,9 +10,8 @@ from selfcfg.errors import UsageError
 from selfcfg.geometry import times
 from selfcfg.plan import Configuration, Plan, Reason
 
-STEPS = 25_000
-"""Steps that a training is given where time is short, a tenth of the default. Our choice: with fewer, a larger patch is
-not learned well; with more, the patch would become so small that it shows too little."""
+NIGHT, NIGHT_STEPS, MOST_STEPS = 12 * 3600.0, 25_000, 250_000
+"""A night in seconds, the steps of a training in one, and the most a training is ever given: nnU-Net's own number."""
 
 GOOD_ENOUGH = 0.75
 """A plan that uses this share of what it may is not searched any further."""
@@ -27,6 +26,15 @@ GROWTH = 4.0
 
 Decide = Callable[[float], Plan]
 Cost = Callable[[Plan], float]
+
+
+def steps_in(seconds: float) -> int:
+    """How many steps a training that has so much time should be planned for.
+
+    Our choice: with less time both the steps become fewer and each step smaller, in equal measure, so with a quarter of
+    the time there are half as many steps, each half as long. A tenth of nnU-Net's steps in a night.
+    """
+    return min(MOST_STEPS, max(1, round(NIGHT_STEPS * math.sqrt(seconds / NIGHT))))
 
 
 class Fitted(NamedTuple):

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
+from selfcfg.errors import SelfcfgError
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import Shape, Vector
 from selfcfg.kernels.resample import new_shape
 from selfcfg.kernels.tiles import tile_starts
 from selfcfg.plan import Configuration, Plan
+
+PROCESS_BYTES = 400 * 2**20
+"""What a process takes before it holds any image: interpreter, numpy, torch. Measured: 280-400 MB."""
+
+MULTIPLICATIONS_A_SECOND = 3e10
+"""Of a processor's core in training; between half and three times that on the machines tried."""
 
 
 def resampled_shapes(facts: Fingerprint, plan: Plan, configuration: Configuration) -> dict[str, Shape]:
@@ -84,5 +93,25 @@ def prediction_bytes(shape: Shape, plan: Plan, configuration: Configuration) -> 
     return PROCESS_BYTES + 4 * (math.prod(shape) * values + weights + widest)
 
 
-PROCESS_BYTES = 400 * 2**20
-"""What a process takes before it holds any image: interpreter, numpy, torch. Measured: 280-400 MB."""
+def rough_step_seconds(plan: Plan, configuration: Configuration, cores: int) -> float:
+    """A training step on a processor, to the order of magnitude; `selfcfg forecast` measures it."""
+    one = configuration.topology.multiplications(configuration.patch_size, plan.input_channels(configuration))
+    return 3 * one * configuration.batch_size / (cores * MULTIPLICATIONS_A_SECOND)
+
+
+def refuse_full_disk(folder: Path, needed: int) -> None:
+    """Nothing, where so many bytes can be written near a folder that may not be there yet.
+
+    Raises:
+        SelfcfgError: they cannot.
+    """
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        found = f"the preprocessed cases take up to {gigabytes(needed)}, {gigabytes(free)} are free"
+        raise SelfcfgError(f"write into {folder}", found, "free some space, or choose another --workspace")
+
+
+def gigabytes(size: float) -> str:
+    """A number of bytes in words: "0.35 GB"."""
+    return f"{size / 2**30:.2g} GB" if size < 100 * 2**30 else f"{size / 2**30:.0f} GB"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -14,6 +12,7 @@ import torch
 from selfcfg.engine.device import choose_device, package_versions
 from selfcfg.engine.footprint import (
     case_bytes,
+    gigabytes,
     prediction_bytes,
     resampled_shapes,
     store_bytes,
@@ -79,8 +78,8 @@ class Forecast(Record):
         ]
         lines = [f"{'':12}{'time':>16}{'memory':>10}{'disk':>10}"]
         for name, stage, note in rows:
-            gigabytes = [f"{value / 2**30:.2g} GB" for value in (stage.memory, stage.disk)]
-            lines.append(f"{name:12}{duration(stage.seconds):>16}{gigabytes[0]:>10}{gigabytes[1]:>10}   {note}")
+            memory, disk = gigabytes(stage.memory), gigabytes(stage.disk)
+            lines.append(f"{name:12}{duration(stage.seconds):>16}{memory:>10}{disk:>10}   {note}")
         return "\n".join(lines)
 
 
@@ -190,32 +189,15 @@ def refuse_too_large(plan: Plan, configuration: Configuration, precision: str, d
         there, needs = torch.cuda.get_device_properties(device).total_memory, configuration.memory_bytes or 0
         # the rough forecast of the plan may be a third too high
         if needs > 1.5 * there:
-            found = f"a step takes about {_gb(needs)}, {device} has {_gb(there)}"
+            found = f"a step takes about {gigabytes(needs)}, {device} has {gigabytes(there)}"
             raise SelfcfgError("train on this accelerator", found, remedy)
     if device.type == "cpu":
         there = psutil.virtual_memory().total
         needs = training_bytes(plan, configuration, 2 if precision == "bfloat16" else 4)
         if needs > there:
             raise SelfcfgError(
-                "train on this machine", f"a step takes about {_gb(needs)}, there are {_gb(there)}", remedy
+                "train on this machine", f"a step takes about {gigabytes(needs)}, there are {gigabytes(there)}", remedy
             )
-
-
-def refuse_full_disk(folder: Path, needed: int) -> None:
-    """Nothing, where so many bytes can be written near a folder that may not be there yet.
-
-    Raises:
-        SelfcfgError: they cannot.
-    """
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        found = f"the preprocessed cases take up to {_gb(needed)}, {_gb(free)} are free"
-        raise SelfcfgError(f"write into {folder}", found, "free some space, or choose another --workspace")
-
-
-def _gb(size: float) -> str:
-    return f"{size / 2**30:.3g} GB"
 
 
 def _paced(job: Job, batch_size: int) -> Pace:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from selfcfg.engine.check import Finding, check
+from selfcfg.engine.footprint import refuse_full_disk, resampled_shapes, store_bytes
 from selfcfg.engine.measure import measure
-from selfcfg.engine.planner import load_planner
+from selfcfg.engine.planner import ANY, Target, load_planner
 from selfcfg.engine.preprocess import preprocess
 from selfcfg.engine.store import Store
 from selfcfg.errors import DataError, counted
@@ -55,20 +56,41 @@ def known_fingerprint(project: Project, jobs: int) -> Fingerprint:
 
 
 def make_plan(
-    project: Project, facts: Fingerprint, planner: str, memory_gb: float | None = None, spacing: Vector | None = None
+    project: Project, facts: Fingerprint, planner: str, target: Target = ANY, spacing: Vector | None = None
 ) -> tuple[Path, Plan]:
     """The plan of a planner, and the file it was written to; a page that explained an earlier one there is removed.
 
+    Args:
+        project: of the dataset.
+        facts: its fingerprint.
+        planner: its entry-point name.
+        target: what the plan is to fit.
+        spacing: target spacing (z, y, x) in mm that replaces the rule.
+
     Raises:
-        UsageError: no such planner.
+        UsageError: no such planner, or nothing fits the target.
     """
-    plan = load_planner(planner)(
-        facts, project.dataset.description, dataset=project.name, memory_gb=memory_gb, spacing=spacing
-    )
-    file = project.plan_file(planner, memory_gb)
+    decide = load_planner(planner)
+
+    def plan_for(memory_gb: float | None) -> Plan:
+        description = project.dataset.description
+        return decide(facts, description, dataset=project.name, memory_gb=memory_gb, spacing=spacing)
+
+    plan = _fitted(plan_for, facts, target)
+    file = project.plan_file(planner, target.suffix)
     remove_page(file)
     plan.write(file)
     return file, plan
+
+
+def _fitted(decide: Callable[[float | None], Plan], facts: Fingerprint, target: Target) -> Plan:
+    from selfcfg.engine.fitted_plan import plan_for_memory, plan_for_time  # noqa: PLC0415 - trains a few steps
+
+    if target.seconds is not None:
+        return plan_for_time(decide, facts, target.seconds, target.device)
+    if target.fill:
+        return plan_for_memory(decide, facts, target.device)
+    return decide(target.memory_gb)
 
 
 def splits(project: Project, facts: Fingerprint) -> tuple[Split, ...]:
@@ -101,5 +123,14 @@ def _own_splits(project: Project, facts: Fingerprint, subjects: Mapping[str, str
 
 
 def store(project: Project, plan: Plan, configuration: str, jobs: int) -> Store:
-    """The preprocessed cases of a configuration; only cases that are new or changed are preprocessed."""
-    return preprocess(project.dataset, plan, configuration, project.store_folder(plan, configuration), jobs=jobs)
+    """The preprocessed cases of a configuration; only cases that are new or changed are preprocessed.
+
+    Raises:
+        DataError: some cases could not be preprocessed.
+        SelfcfgError: the disk has no room for them.
+    """
+    folder = project.store_folder(plan, configuration)
+    there = set(Store(folder).cases())
+    shapes = resampled_shapes(known_fingerprint(project, jobs), plan, plan.configuration(configuration))
+    refuse_full_disk(folder, store_bytes([shape for case, shape in shapes.items() if case not in there], plan))
+    return preprocess(project.dataset, plan, configuration, folder, jobs=jobs)

@@ -8,13 +8,44 @@ from typing import Protocol, cast
 
 from selfcfg import registry
 from selfcfg.dataset import DatasetDescription
-from selfcfg.errors import SelfcfgError
+from selfcfg.errors import SelfcfgError, UsageError
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import Vector
 from selfcfg.plan import Plan
 
 MEMORIES_GB = (4, 8, 12, 16, 24, 40, 80)
 """Memory of accelerators as they are sold, for the comparison on a plan's page."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a plan is to fit; with nothing given, what its planner is made for.
+
+    Args:
+        memory_gb: accelerator memory, by formula.
+        seconds: for training once on this machine, as measured.
+        fill: whether to fill this machine's accelerator, as measured.
+        device: that is measured; None: the best there is.
+    """
+
+    memory_gb: float | None = None
+    seconds: float | None = None
+    fill: bool = False
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.memory_gb is not None) + (self.seconds is not None) + self.fill > 1:
+            raise UsageError("plan", "several of --memory, --time-budget and --fit", "give one of them")
+
+    @property
+    def suffix(self) -> str:
+        """What is added to the name of the plan: "-24GB", "-12h", "-fit"."""
+        if self.seconds is not None:
+            return f"-{self.seconds / 3600:.3g}h"
+        return "-fit" if self.fill else "" if self.memory_gb is None else f"-{self.memory_gb:g}GB"
+
+
+ANY = Target()
 
 
 class Planner(Protocol):

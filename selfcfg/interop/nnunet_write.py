@@ -52,10 +52,9 @@ READERS = {
 """The reader that nnU-Net takes for a file ending; for volumes in ``.tif`` it is that of ``.tiff``."""
 
 
-def plans_name(planner: str, memory_gb: float | None = None) -> str:
-    """What nnU-Net is to call the plans of one of our planners, for its default memory or a given one."""
-    memory = "" if memory_gb is None else f"_{memory_gb:g}GB"
-    return PLANS_NAMES.get(planner, planner) + memory
+def plans_name(planner: str, suffix: str = "") -> str:
+    """What nnU-Net is to call the plans of one of our planners; the suffix is that of `Target`."""
+    return PLANS_NAMES.get(planner, planner) + suffix.replace("-", "_")
 
 
 def to_nnunet(plan: Plan, description: DatasetDescription, name: str) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""Plans that fit the machine at hand: a processor's speed within a given time, or an accelerator's real memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+
+from selfcfg import registry
+from selfcfg.engine.device import choose_device
+from selfcfg.engine.fitting import MOST_STEPS, Fitted, explained, search, steps_in
+from selfcfg.engine.forecast import Job, step_pace
+from selfcfg.engine.trainer import Trainer
+from selfcfg.errors import UsageError
+from selfcfg.fingerprint import Fingerprint
+from selfcfg.plan import Plan
+from selfcfg.progress import duration, say
+
+Decide = Callable[[float | None], Plan]
+"""The plan of a planner for a memory in GB, or for the planner's own where none is given."""
+
+FILLED = 0.9
+"""Share of an accelerator's memory that a training step may hold; the rest is left for others and for fragments."""
+
+
+def plan_for_time(decide: Decide, facts: Fingerprint, seconds: float, device: str | None = None) -> Plan:
+    """The plan whose training takes a given time on this machine: the planner's own where that is fast enough.
+
+    Args:
+        decide: the planner.
+        facts: fingerprint of the dataset.
+        seconds: for training the default configuration once.
+        device: such as "cpu"; None: the best there is.
+
+    Raises:
+        UsageError: not even a very small network is fast enough.
+    """
+    target = choose_device(device)
+    steps = steps_in(seconds)
+    limit = seconds / steps
+    say(f"looking for a plan that takes {limit:.2g} s a step on {target}: {steps} steps in {duration(seconds)} ...")
+
+    def step(plan: Plan) -> float:
+        pace = step_pace(_job(plan, facts, device))
+        took = _weighed(pace.step, pace.validation)
+        say(f"  {_sizes(plan)}: {took:.2g} s a step")
+        return took
+
+    found = search(decide, step, limit, decide(None).memory_gb, may_grow=False)
+    if found.first == found.plan:
+        why = f"A step of the plan for {found.plan.memory_gb:g} GB takes {found.cost:.2g} s here, which is fast enough."
+    else:
+        why = (
+            f"On this machine a step of the plan for {found.first.memory_gb:g} GB would take {found.first_cost:.2g} s, "
+            f"and {steps} steps {duration(found.first_cost * steps)}. One of this plan takes {found.cost:.2g} s: as "
+            f"many steps in {duration(found.cost * steps)}. nnU-Net takes {MOST_STEPS} steps."
+        )
+    return explained(found, "time to train", why, "--time-budget, or without it --memory.")
+
+
+def plan_for_memory(decide: Decide, facts: Fingerprint, device: str | None = None) -> Plan:
+    """The plan whose training step really fills the accelerator, instead of a forecast doing so.
+
+    Args:
+        decide: the planner.
+        facts: fingerprint of the dataset.
+        device: such as "cuda:1"; None: the best there is.
+
+    Raises:
+        UsageError: there is no accelerator, or not even a very small network fits.
+    """
+    target = choose_device(device)
+    if target.type != "cuda":
+        raise UsageError("plan --fit", f"{target} has no memory of its own to be filled", "give --time-budget instead")
+    there = torch.cuda.get_device_properties(target).total_memory
+    say(f"looking for the plan whose step fills {target} ({there / 2**30:.3g} GB) ...")
+
+    def peak(plan: Plan) -> float:
+        try:
+            used = step_pace(_job(plan, facts, device)).peak_bytes or 0
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            say(f"  {_sizes(plan)}: does not fit")
+            return math.inf
+        say(f"  {_sizes(plan)}: {used / 2**30:.3g} GB")
+        return used
+
+    found = search(decide, peak, FILLED * there, there / 2**30, may_grow=True)
+    return explained(found, "accelerator memory", _why_memory(found, there), "--memory instead of --fit.")
+
+
+def _why_memory(found: Fitted, there: float) -> str:
+    tried = "did not fit" if math.isinf(found.first_cost) else f"takes {found.first_cost / 2**30:.3g} GB"
+    return (
+        f"Tried out: a step of the plan for {found.first.memory_gb:.3g} GB {tried} on this accelerator of "
+        f"{there / 2**30:.3g} GB; one of this plan takes {found.cost / 2**30:.3g} GB."
+    )
+
+
+def _job(plan: Plan, facts: Fingerprint, device: str | None) -> Job:
+    name = plan.default_configuration
+    trainer = cast("type[Trainer[Any]]", registry.load("trainers", "supervised"))
+    settings = trainer.settings_type.parse({}, "default settings")
+    return Job(plan, name, plan.configuration(name), trainer, settings, facts, device)
+
+
+def _weighed(step: float, validation: float) -> float:
+    """Seconds of a step with its share of the validation, which has a batch for every five steps by default."""
+    return step + validation / 5
+
+
+def _sizes(plan: Plan) -> str:
+    configuration = plan.configuration(plan.default_configuration)
+    patch = "x".join(map(str, configuration.patch_size))
+    return f"{plan.default_configuration}, patch {patch}, batch {configuration.batch_size}"
