@@ -116,20 +116,8 @@ def main() -> None:
 
 def run(task: Task, data: Path, work: Path) -> dict[str, Any]:
     """One dataset from its folders to scores."""
-    work.mkdir(parents=True, exist_ok=True)
-    dataset = work / "raw" / f"Dataset{task.number:03d}_Real"
     workspace = ["--workspace", str(work)]
-    if not dataset.is_dir():
-        names = work / f"labels_{task.number}.json"
-        names.write_text(json.dumps(task.names))
-        images, labels = data / task.images, data / task.labels
-        if task.cases is not None:
-            images, labels = (
-                first_files(folder, task.cases, work / f"source_{task.number}") for folder in (images, labels)
-            )
-        command = ["convert", "folder", "--images", str(images), "--labels", str(labels)]
-        command += ["--id", str(task.number), "--name", "Real", "--channels", task.channels]
-        call([*command, "--labels-json", str(names), *task.options, *workspace])
+    dataset = convert(task, data, work)
     call(["check", str(task.number), *workspace])
     call(["plan", str(task.number), *workspace])
     call(["preprocess", str(task.number), "-c", task.configuration, *workspace])
@@ -148,6 +136,25 @@ def run(task: Task, data: Path, work: Path) -> dict[str, Any]:
         "training_seconds": sum(epoch["seconds"] for epoch in log),
         "training_and_validation_seconds": seconds,
     }
+
+
+def convert(task: Task, data: Path, work: Path) -> Path:
+    """The dataset in the standard folder format, made where it is not there yet."""
+    dataset = work / "raw" / f"Dataset{task.number:03d}_Real"
+    if dataset.is_dir():
+        return dataset
+    work.mkdir(parents=True, exist_ok=True)
+    names = work / f"labels_{task.number}.json"
+    names.write_text(json.dumps(task.names))
+    images, labels = data / task.images, data / task.labels
+    if task.cases is not None:
+        images, labels = (
+            first_files(folder, task.cases, work / f"source_{task.number}") for folder in (images, labels)
+        )
+    command = ["convert", "folder", "--images", str(images), "--labels", str(labels)]
+    command += ["--id", str(task.number), "--name", "Real", "--channels", task.channels]
+    call([*command, "--labels-json", str(names), *task.options, "--workspace", str(work)])
+    return dataset
 
 
 def first_files(folder: Path, count: int, destination: Path) -> Path:

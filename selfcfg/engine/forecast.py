@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
+from selfcfg.engine.batches import Batches, Source
 from selfcfg.engine.device import choose_device, package_versions
 from selfcfg.engine.footprint import (
     case_bytes,
@@ -20,18 +23,24 @@ from selfcfg.engine.footprint import (
     training_bytes,
 )
 from selfcfg.engine.rehearsal import Pace, rehearse
-from selfcfg.engine.trainer import Batch, Need, Settings, Trainer
+from selfcfg.engine.store import CaseInfo, Prepared, Store
+from selfcfg.engine.stored_array import write_array
+from selfcfg.engine.trainer import Settings, Trainer
 from selfcfg.errors import SelfcfgError
 from selfcfg.fingerprint import Fingerprint
+from selfcfg.geometry import Geometry
+from selfcfg.kernels.locations import sample_locations
 from selfcfg.plan import Configuration, Plan
 from selfcfg.progress import duration
 from selfcfg.records import Record
 from selfcfg.runs import RunRecord
 
-SECONDS_PER_BYTE = 1.5e-9
-"""Time to preprocess a case by the memory that it takes, on one core. Measured: benchmarks/forecast.py."""
-QUICK = 2.0
-"""Seconds of a step with one patch up to which a second size is tried, to tell fixed from growing time."""
+SECONDS_PER_BYTE, SECONDS_PER_CASE, SECONDS_TO_START = 1.5e-9, 0.02, 2.0
+"""Time to preprocess: by the memory a case takes on one core, and what does not depend on that."""
+QUICK, LONGEST = 2.0, 4.0
+"""Seconds of steps that are tried of each size of batch, and of a single step up to which the batch is made larger."""
+CASE = "noise"
+DEFAULT_FOLDS = 5
 
 
 class Stage(Record):
@@ -121,7 +130,8 @@ def forecast(job: Job) -> Forecast:
         SelfcfgError: the training does not fit the memory; nothing is tried then.
     """
     device, plan, configuration = choose_device(job.device), job.plan, job.configuration
-    refuse_too_large(plan, configuration, job.trainer(job.settings, configuration).precision(device), device)
+    precision = job.trainer(job.settings, configuration).precision(device)
+    refuse_too_large(plan, configuration, precision, device)
     pace = step_pace(job)
     shapes = resampled_shapes(job.facts, plan, configuration)
     originals = {case.case: case.shape for case in job.facts.cases} or shapes
@@ -130,11 +140,10 @@ def forecast(job: Job) -> Forecast:
     jobs = max(1, min(job.jobs, len(needed)))
     passes = total_passes(list(shapes.values()), plan, configuration)
     one_pass = pace.validation / configuration.batch_size
+    scoring = passes * one_pass * job.folds / DEFAULT_FOLDS
     weights = configuration.topology.n_parameters(plan.input_channels(configuration), plan.labels.n_outputs)
     largest = max(shapes.values(), key=lambda shape: prediction_bytes(shape, plan, configuration))
-    precision = job.trainer(job.settings, configuration).precision(device)
     memory = training_bytes(plan, configuration, 2 if precision == "bfloat16" else 4)
-    scoring = passes * one_pass * job.folds / 5
     return Forecast(
         configuration=job.name,
         device=str(device),
@@ -144,7 +153,7 @@ def forecast(job: Job) -> Forecast:
         step_seconds=pace.step,
         step_memory=memory if pace.peak_bytes is None else pace.peak_bytes,
         preprocess=Stage(
-            seconds=work * SECONDS_PER_BYTE / jobs,
+            seconds=SECONDS_TO_START + (work * SECONDS_PER_BYTE + len(needed) * SECONDS_PER_CASE) / jobs,
             memory=sum(needed[-jobs:]),
             disk=store_bytes(list(shapes.values()), plan),
         ),
@@ -158,24 +167,30 @@ def forecast(job: Job) -> Forecast:
 
 
 def step_pace(job: Job) -> Pace:
-    """The pace of a training on this machine, from steps on noise; on a processor with one or two patches a batch.
+    """The pace of a training on this machine, from steps on noise that is stored, loaded and augmented like real cases.
 
-    On a processor a batch takes as long as its patches one after the other, so the time of the whole batch follows; an
-    accelerator is given the whole batch, and its memory in use is measured too.
+    On a processor a step takes a fixed time and a time for each patch, so that a smaller batch tells of a larger one;
+    an accelerator is given the whole batch, and its memory in use is measured too.
 
     Raises:
         torch.OutOfMemoryError: a step does not fit the accelerator.
     """
     device, batch = choose_device(job.device), job.configuration.batch_size
-    if device.type != "cpu":
-        return _paced(job, batch)
-    one = _paced(job, 1)
-    if batch == 1 or one.step > QUICK:
+    with TemporaryDirectory() as folder:
+        noise = _Noise(job, Path(folder))
+        if device.type != "cpu" or batch == 1:
+            return noise.pace(batch)
+        one = noise.pace(1)
+        more = min(batch, max(2, round(LONGEST / one.step)))
+        if more > 2 or one.step < LONGEST / 2:
+            several = noise.pace(more)
+            step, validation = (
+                max(b - a, 0.0) / (more - 1)
+                for a, b in ((one.step, several.step), (one.validation, several.validation))
+            )
+            left = batch - more
+            return replace(several, step=several.step + left * step, validation=several.validation + left * validation)
         return replace(one, step=one.step * batch, validation=one.validation * batch)
-    two = _paced(job, 2)
-    step, validation = (max(b - a, a / 2) for a, b in ((one.step, two.step), (one.validation, two.validation)))
-    more = batch - 2
-    return replace(two, step=two.step + more * step, validation=two.validation + more * validation)
 
 
 def refuse_too_large(plan: Plan, configuration: Configuration, precision: str, device: torch.device) -> None:
@@ -200,17 +215,47 @@ def refuse_too_large(plan: Plan, configuration: Configuration, precision: str, d
             )
 
 
-def _paced(job: Job, batch_size: int) -> Pace:
-    configuration = job.configuration.resized(batch_size=batch_size, patch_size=None)
-    settings = job.settings.model_copy(update={"batch_size": batch_size})
-    return rehearse(
-        lambda short: job.trainer(short, configuration),
-        lambda short: _Noise(job.trainer_type.needs, short, configuration, job.plan, choose_device(job.device)),
-        _record(job),
-        settings,
-        choose_device(job.device),
-        seconds=QUICK,
-    )
+class _Noise:
+    """One case of noise, as large as the typical one or somewhat larger than a patch, with every label in it."""
+
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.job, self.folder = job, folder
+        plan, configuration = job.plan, job.configuration
+        flat = 3 - configuration.dimensions
+        patch, median = (1,) * flat + configuration.patch_size, (1,) * flat + configuration.median_shape
+        z, y, x = (
+            max(1, min(round(whole), 2 * edge) if edge > 1 else 1) for whole, edge in zip(median, patch, strict=True)
+        )
+        shape, rng = (z, y, x), np.random.default_rng(0)
+        image = rng.standard_normal((len(plan.channels), *shape), dtype=np.float32)
+        label = rng.integers(len(plan.labels.values), size=shape).astype(np.int16)
+        info = CaseInfo(
+            case=CASE, geometry=Geometry(shape=shape, spacing=(1.0, 1.0, 1.0), dimensions=configuration.dimensions),
+            box=((0, z), (0, y), (0, x)), cropped_shape=shape, shape=shape, spacing=(1.0, 1.0, 1.0),
+            axis_order=(0, 1, 2),
+        )  # fmt: skip
+        locations = sample_locations(label, plan.labels.targets, CASE)
+        Store(folder / "store").write(Prepared(image, label, info), locations, patch=configuration.patch_size)
+        if configuration.after:
+            write_array(folder / f"{CASE}.b2nd", label, configuration.patch_size)
+
+    def pace(self, batch_size: int) -> Pace:
+        """The pace with so many patches in a batch."""
+        job = self.job
+        configuration = job.configuration.resized(batch_size=batch_size, patch_size=None)
+        device, previous = choose_device(job.device), self.folder if configuration.after else None
+        sources = {
+            stream: Source(self.folder / "store", (CASE,), (CASE,), need, previous)
+            for stream, need in job.trainer_type.needs.items()
+        }
+        return rehearse(
+            lambda settings: job.trainer(settings, configuration),
+            lambda settings: Batches(sources, settings, configuration, job.plan, device, 0),
+            _record(job),
+            job.settings.model_copy(update={"batch_size": batch_size}),
+            device,
+            seconds=QUICK,
+        )
 
 
 def _record(job: Job) -> RunRecord:
@@ -219,34 +264,3 @@ def _record(job: Job) -> RunRecord:
         fold=0, settings={}, label_fraction=1.0, seed=0, init=None, plan_hash="", data_hash="", train=(), validation=(),
         versions=package_versions(), machine={},
     )  # fmt: skip
-
-
-@dataclass
-class _Noise:
-    """Batches of noise with random labels, the same one again and again."""
-
-    needs: Mapping[str, Need]
-    settings: Settings
-    configuration: Configuration
-    plan: Plan
-    device: torch.device
-
-    def training(self, first: int, last: int) -> Iterator[dict[str, Batch]]:
-        """The batch, as often as asked for."""
-        made = {stream: self._batch(need) for stream, need in self.needs.items()}
-        return (made for _ in range(first, last))
-
-    def validation(self, epoch: int) -> Iterator[dict[str, Batch]]:
-        """The batch, as often as the settings say."""
-        return self.training(0, self.settings.validation_iterations)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def _batch(self, need: Need) -> Batch:
-        size, patch = self.configuration.batch_size, self.configuration.patch_size
-        shape = (size, self.plan.input_channels(self.configuration), *patch)
-        views = [torch.randn(shape, device=self.device) for _ in range(need.views)]
-        values = len(self.plan.labels.values)
-        target = torch.randint(values, (size, 1, *patch), dtype=torch.int16, device=self.device)
-        return Batch(views[0], target if need.targets else None, ("noise",), tuple(views[1:]))
