@@ -2,7 +2,7 @@
 
     python benchmarks/forecast.py --data DIR --work DIR [--only hippocampus-3d]
 
-For each plan of `PLANS` a real dataset is converted, planned and preprocessed; then, in a process each, `selfcfg
+For each entry of `PLANS` a real dataset is converted, planned and preprocessed; then, in a process each, `selfcfg
 forecast` and a few training steps on real batches of full size, with one worker. Each finished row is appended to
 ``benchmarks/results/forecast.jsonl`` with both and their ratios, and not done again. Needs an otherwise idle machine.
 """
@@ -16,8 +16,9 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from real_road import TASKS, Task, call, convert
 from recording import append, read
@@ -31,33 +32,27 @@ RESULTS = "forecast.jsonl"
 HIPPOCAMPUS = Task(
     27, "hippocampus/images", "hippocampus/labels", {"background": 0, "anterior": 1, "posterior": 2}, "MR", "", {}
 )
-ORGANS = {"background": 0, "brainstem": 1, "spinal cord": 2, "right parotid": 3, "left parotid": 4, "mandible": 5}
-ORGANS_TASK = Task(28, "openkbp_headneck_ct/images", "openkbp_headneck_ct/labels", ORGANS, "CT", "", {}, cases=10)
 
 
-class Planned(NamedTuple):
-    """A dataset, and how it is planned."""
-
-    task: Task
-    configuration: str
-    planner: str = "standard"
-    memory: str = ""
+def planned(task: Task, configuration: str, planner: str = "standard", memory: str = "") -> Task:
+    """A dataset planned in some way."""
+    return replace(task, configuration=configuration, planner=planner, memory=memory)
 
 
 PLANS = {
-    "hippocampus-3d": Planned(HIPPOCAMPUS, "3d_fullres"),
-    "hippocampus-2d": Planned(HIPPOCAMPUS, "2d", memory="1"),
-    "hippocampus-residual": Planned(HIPPOCAMPUS, "3d_fullres", "residual-m", "1"),
-    "montgomery": Planned(TASKS["montgomery"], "2d"),
-    "montgomery-small": Planned(TASKS["montgomery"], "2d", memory="0.5"),
-    "nuclei": Planned(TASKS["nuclei"], "2d"),
-    "nuclei-residual": Planned(TASKS["nuclei"], "2d", "residual-m", "1"),
-    "scribbles-2d": Planned(TASKS["scribbles"], "2d"),
-    "scribbles-3d": Planned(TASKS["scribbles"], "3d_fullres"),
-    "ct_pet": Planned(TASKS["ct_pet"], "3d_fullres"),
-    "regions": Planned(TASKS["regions"], "3d_fullres"),
-    "organs-small": Planned(ORGANS_TASK, "3d_fullres", memory="1"),
-    "organs-residual": Planned(ORGANS_TASK, "3d_fullres", "residual-m", "2"),
+    "hippocampus-3d": planned(HIPPOCAMPUS, "3d_fullres"),
+    "hippocampus-2d": planned(HIPPOCAMPUS, "2d", memory="1"),
+    "hippocampus-residual": planned(HIPPOCAMPUS, "3d_fullres", "residual-m", "1"),
+    "montgomery": planned(TASKS["montgomery"], "2d"),
+    "montgomery-small": planned(TASKS["montgomery"], "2d", memory="0.5"),
+    "nuclei": planned(TASKS["nuclei"], "2d"),
+    "nuclei-residual": planned(TASKS["nuclei"], "2d", "residual-m", "1"),
+    "scribbles-2d": planned(TASKS["scribbles"], "2d"),
+    "scribbles-3d": planned(TASKS["scribbles"], "3d_fullres"),
+    "ct_pet": planned(TASKS["ct_pet"], "3d_fullres"),
+    "regions": planned(TASKS["regions"], "3d_fullres"),
+    "organs-small": planned(TASKS["cascade"], "3d_fullres", memory="1"),
+    "organs-residual": planned(TASKS["cascade"], "3d_fullres", "residual-m", "2"),
 }
 
 
@@ -81,14 +76,12 @@ def main() -> None:
 
 def run(name: str, data: Path, work: Path) -> dict[str, Any]:
     """Forecast and truth of one plan."""
-    planned = PLANS[name]
-    number, workspace = str(planned.task.number), ["--workspace", str(work)]
-    convert(planned.task, data, work)
-    memory = ["--memory", planned.memory] if planned.memory else []
-    call(["plan", number, "--planner", planned.planner, *memory, *workspace])
+    task = PLANS[name]
+    number, workspace = str(task.number), ["--workspace", str(work)]
+    convert(task, data, work)
+    call(["plan", number, *task.plan, *workspace])
     began = time.perf_counter()
-    store = ["preprocess", number, "-c", planned.configuration, "--planner", plan_name(planned), *workspace]
-    call(store)
+    call(["preprocess", number, "-c", task.configuration, "--planner", task.plan_name, *workspace])
     preprocessing = time.perf_counter() - began
     found = {half: in_child(half, name, work) for half in ("forecast", "measured")}
     ratios = {key: found["forecast"][key] / found["measured"][key] for key in ("step_seconds", "memory")}
@@ -102,10 +95,10 @@ def in_child(half: str, name: str, work: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def child(half: str, planned: Planned, work: Path) -> dict[str, Any]:
+def child(half: str, task: Task, work: Path) -> dict[str, Any]:
     """The forecast, or what steps on real batches take."""
-    project = Project.of(Workspace.at(work), str(planned.task.number))
-    request = TrainRequest(configuration=planned.configuration, planner=plan_name(planned))
+    project = Project.of(Workspace.at(work), str(task.number))
+    request = TrainRequest(configuration=task.configuration, planner=task.plan_name)
     if half == "forecast":
         began = time.perf_counter()
         found = forecast_of(project, request, 1, jobs=2)
@@ -121,11 +114,6 @@ def child(half: str, planned: Planned, work: Path) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     sizes = {"patch": experiment.configuration.patch_size, "batch": experiment.configuration.batch_size}
     return {"step_seconds": pace.step, "memory": peak, **sizes}
-
-
-def plan_name(planned: Planned) -> str:
-    """The name of the plan's file."""
-    return planned.planner + (f"-{planned.memory}GB" if planned.memory else "")
 
 
 def table() -> None:

@@ -26,7 +26,7 @@ RESULTS = "real_road.jsonl"
 
 @dataclass(frozen=True)
 class Task:
-    """One dataset: where its images and labels are, what they mean, how long to train, and on how many cases."""
+    """One dataset: where its images and labels are, what they mean, how it is planned and how long trained."""
 
     number: int
     images: str
@@ -37,6 +37,18 @@ class Task:
     settings: dict[str, Any]
     options: list[str] = field(default_factory=list)
     cases: int | None = None
+    planner: str = "standard"
+    memory: str = ""
+
+    @property
+    def plan(self) -> list[str]:
+        """The options of planning."""
+        return ["--planner", self.planner, *(["--memory", self.memory] if self.memory else [])]
+
+    @property
+    def plan_name(self) -> str:
+        """The name of the plan's file."""
+        return self.planner + (f"-{self.memory}GB" if self.memory else "")
 
 
 NESTED = {
@@ -63,6 +75,15 @@ XRAY_SETTINGS = {
     "patch_size": "256,256",
 }
 SHORT = {"epochs": 3, "iterations_per_epoch": 10, "validation_iterations": 2, "batch_size": 2}
+SOME = {"epochs": 6, "iterations_per_epoch": 25, "validation_iterations": 5}
+ORGANS: tuple[Any, ...] = (
+    28,
+    "openkbp_headneck_ct/images",
+    "openkbp_headneck_ct/labels",
+    {"background": 0, "brainstem": 1, "spinal cord": 2, "right parotid": 3, "left parotid": 4, "mandible": 5},
+    "CT",
+    "3d_cascade_fullres",
+)
 TASKS = {
     "montgomery": Task(*XRAYS, {**XRAY_SETTINGS, **UPRIGHT}),
     "montgomery_default": Task(26, *XRAYS[1:], XRAY_SETTINGS),
@@ -98,6 +119,8 @@ TASKS = {
     "nuclei": Task(
         25, "dsb2018_nuclei/images", "dsb2018_nuclei/labels", {"background": 0, "nucleus": 1}, "R,G,B", "2d", SHORT
     ),
+    "cascade": Task(*ORGANS, settings=SOME, cases=10, memory="0.3"),
+    "cascade_residual": Task(*ORGANS, settings=SOME, cases=10, planner="residual-m", memory="0.3"),
 }
 
 
@@ -119,13 +142,17 @@ def run(task: Task, data: Path, work: Path) -> dict[str, Any]:
     workspace = ["--workspace", str(work)]
     dataset = convert(task, data, work)
     call(["check", str(task.number), *workspace])
-    call(["plan", str(task.number), *workspace])
-    call(["preprocess", str(task.number), "-c", task.configuration, *workspace])
+    call(["plan", str(task.number), *task.plan, *workspace])
+    used = ["-c", task.configuration, "--planner", task.plan_name]
+    call(["preprocess", str(task.number), *used, *workspace])
     sets = [part for key, value in task.settings.items() for part in ("--set", f"{key}={value}")]
     began = time.perf_counter()
-    call(["train", str(task.number), "-c", task.configuration, "--resume", *sets, *workspace])
+    if task.configuration == "3d_cascade_fullres":
+        first = ["-c", "3d_lowres", "--planner", task.plan_name, "--fold", "all"]
+        call(["train", str(task.number), *first, "--resume", *sets, *workspace])
+    call(["train", str(task.number), *used, "--resume", *sets, *workspace])
     seconds = time.perf_counter() - began
-    folder = work / "results" / dataset.name / f"supervised__standard__{task.configuration}"
+    folder = work / "results" / dataset.name / f"supervised__{task.plan_name}__{task.configuration}"
     scores = json.loads((folder / "fold_0" / "validation" / "summary.json").read_text())
     log = [json.loads(line) for line in (folder / "fold_0" / "log.jsonl").read_text().splitlines()]
     return {

@@ -90,7 +90,7 @@ def import_plans(project: Project, file: Path) -> tuple[Path, Plan]:
     """
     plan = read_plans(file, project.dataset.description, project.name)
     for planner in registered("planners"):
-        if re.fullmatch(re.escape(planner) + r"(-.*GB)?", plan.planner):
+        if re.fullmatch(re.escape(planner) + r"(-(.*GB|.*h|fit))?", plan.planner):
             raise UsageError(
                 f"plans_name of {file}", f"'{plan.planner}' is a planner here", "give it another plans_name"
             )
