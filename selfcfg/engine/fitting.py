@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from selfcfg.errors import UsageError
@@ -16,11 +17,12 @@ NIGHT, NIGHT_STEPS, MOST_STEPS = 12 * 3600.0, 25_000, 250_000
 GOOD_ENOUGH = 0.75
 """A plan that uses this share of what it may is not searched any further."""
 
-MOST_TRIES = 10
+MOST_TRIES = 9
 AIM = 0.95
 """Share of the limit that a try aims at."""
-CLOSE = 1.1
-"""Ratio of a memory that is too much to one that fits from which no try between them is worth its time."""
+CLOSE, MOST_ALIKE = 1.1, 60
+"""Ratio of a memory that is too much to one that fits from which no try between them is worth its time; and how often
+it is taken at most to pass over memories that give the same networks."""
 GROWTH = 4.0
 """Times the memory asked for that a plan may be made for, where steps turn out to use less than forecast."""
 
@@ -63,28 +65,39 @@ def search(decide: Decide, cost: Cost, limit: float, memory_gb: float, *, may_gr
         UsageError: no plan that was tried fits.
     """
     low, high = 0.0, memory_gb * (GROWTH if may_grow else 1.0)
-    first: tuple[Plan, float] | None = None
-    best: tuple[Plan, float] | None = None
-    memory = memory_gb
-    for _ in range(MOST_TRIES):
-        plan = decide(memory)
-        now = cost(plan)
-        first = first or (plan, now)
-        if now <= limit:
-            low, best = memory, (plan, now)
-        else:
-            high = memory
-        if now <= limit and (now >= GOOD_ENOUGH * limit or low * CLOSE >= high):
-            break
-        aim = memory * limit / now * AIM if math.isfinite(now) else memory / 2
-        memory = aim if low < aim < high else math.sqrt(low * high) if low else high / 2
-        if low * CLOSE >= high:
-            break
-    if best is None or first is None:
+    plan, memory = decide(memory_gb), memory_gb
+    now = cost(plan)
+    first, best = (plan, now), None
+    with suppress(UsageError):  # from `decide`: nothing fits so little memory
+        for _ in range(MOST_TRIES):
+            if now <= limit:
+                low, best = memory, (plan, now)
+            else:
+                high = _least_alike(decide, plan, memory, low)
+            if GOOD_ENOUGH * limit <= now <= limit or low * CLOSE >= high:
+                break
+            aim = memory * limit / now * AIM if math.isfinite(now) else memory / 2
+            memory = aim if low < aim < high else math.sqrt(low * high) if low else high / 2
+            plan = decide(memory)
+            now = cost(plan)
+    if best is None:
         raise UsageError(
             "fit the plan to this machine", "not even a very small network does", "give more time or memory"
         )
     return Fitted(*best, *first)
+
+
+def _least_alike(decide: Decide, plan: Plan, memory: float, low: float) -> float:
+    """About the least memory above `low` that gives the same networks: small images bound them before memory does."""
+    for _ in range(MOST_ALIKE):
+        if memory / CLOSE <= low or _sizes(decide(memory / CLOSE)) != _sizes(plan):
+            break
+        memory /= CLOSE
+    return memory
+
+
+def _sizes(plan: Plan) -> list[tuple[object, ...]]:
+    return [(one.patch_size, one.batch_size, one.topology) for one in plan.configurations.values()]
 
 
 def explained(fitted: Fitted, what: str, why: str, change: str) -> Plan:

@@ -41,10 +41,11 @@ def resampled_shapes(facts: Fingerprint, plan: Plan, configuration: Configuratio
 
 def n_passes(shape: Shape, plan: Plan, configuration: Configuration, *, step: float = 0.5) -> int:
     """How often the network runs over a patch to predict an image of this shape, mirrored copies included."""
-    patch = (*(1,) * (3 - configuration.dimensions), *configuration.patch_size)
-    along = [len(tile_starts(max(length, size), size, step)) for length, size in zip(shape, patch, strict=True)]
-    mirrors = [axis for axis in plan.mirror_axes if axis >= 3 - configuration.dimensions]
-    return math.prod(along) << len(mirrors)
+    slices = 3 - configuration.dimensions
+    pairs = zip(shape[slices:], configuration.patch_size, strict=True)
+    along = [len(tile_starts(max(length, size), size, step)) for length, size in pairs]
+    mirrors = [axis for axis in plan.mirror_axes if axis >= slices]
+    return math.prod((*shape[:slices], *along)) << len(mirrors)
 
 
 def total_passes(shapes: Sequence[Shape], plan: Plan, configuration: Configuration) -> int:
@@ -67,7 +68,7 @@ def case_bytes(before: Shape, after: Shape, n_channels: int) -> int:
 
 
 def training_bytes(plan: Plan, configuration: Configuration, value_bytes: int) -> int:
-    """Memory of a process that trains on a processor, at most.
+    """Memory of a process that trains on a processor, to a tenth.
 
     The maps that the backward pass needs, and for each weight itself, gradient, momentum and the copies in which the
     kernels want it.
@@ -82,7 +83,7 @@ def training_bytes(plan: Plan, configuration: Configuration, value_bytes: int) -
     topology = configuration.topology
     maps = topology.saved_elements(configuration.patch_size) * configuration.batch_size * value_bytes
     weights = topology.n_parameters(plan.input_channels(configuration), plan.labels.n_outputs)
-    return PROCESS_BYTES + round(0.85 * maps) + 16 * weights + 80 * 2**20
+    return PROCESS_BYTES + maps + 16 * weights + 80 * 2**20
 
 
 def prediction_bytes(shape: Shape, plan: Plan, configuration: Configuration) -> int:

@@ -14,7 +14,10 @@ from selfcfg.testing import small_plan
 
 
 def decide(memory_gb: float) -> Plan:
-    return small_plan(3).model_copy(update={"memory_gb": memory_gb})
+    """A plan whose batch grows with the memory, so that no two are alike."""
+    plan = small_plan(3)
+    one = plan.configurations["small"].model_copy(update={"batch_size": math.ceil(1000 * memory_gb)})
+    return plan.model_copy(update={"memory_gb": memory_gb, "configurations": {"small": one}})
 
 
 def by_memory(cost: Callable[[float], float]) -> Callable[[Plan], float]:
@@ -47,6 +50,33 @@ def test_what_does_not_run_at_all_is_passed_over() -> None:
     assert 4.5 < found.plan.memory_gb <= 5 and math.isinf(found.first_cost)
 
 
+def test_memories_that_give_the_same_networks_are_tried_once() -> None:
+    tried = []
+
+    def bounded(memory_gb: float) -> Plan:
+        return decide(min(memory_gb, 0.5)).model_copy(update={"memory_gb": memory_gb})
+
+    def cost(plan: Plan) -> float:
+        tried.append(plan.configurations["small"].batch_size)
+        return tried[-1] / 1000
+
+    found = search(bounded, cost, 0.45, 8, may_grow=False)
+    assert GOOD_ENOUGH * 0.45 <= found.cost <= 0.45
+    assert tried[0] == 500 and tried.count(500) == 1
+
+
+def test_a_memory_that_nothing_fits_ends_the_search() -> None:
+    def least(memory_gb: float) -> Plan:
+        if memory_gb < 0.1:
+            raise UsageError("plan", "not even the smallest patch fits")
+        return decide(memory_gb)
+
+    with pytest.raises(UsageError, match="not even a very small network"):
+        search(least, by_memory(lambda gb: 10 + gb), 1, 8, may_grow=False)
+    with pytest.raises(UsageError, match="smallest patch"):
+        search(least, by_memory(lambda gb: gb), 1, 0.01, may_grow=False)
+
+
 def test_the_search_ends() -> None:
     tried = []
 
@@ -56,7 +86,7 @@ def test_the_search_ends() -> None:
 
     with pytest.raises(UsageError, match="not even a very small network"):
         search(decide, never, 1, 8, may_grow=False)
-    assert len(tried) <= MOST_TRIES
+    assert len(tried) <= 1 + MOST_TRIES
 
 
 def test_steps_and_their_length_shrink_alike() -> None:

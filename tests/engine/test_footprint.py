@@ -87,7 +87,7 @@ def test_a_training_that_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
     small = plan.configurations["small"]
     refuse_too_large(plan, small, "float32", CPU)
     huge = small.model_copy(update={"batch_size": 10**7})
-    with pytest.raises(SelfcfgError, match="a step takes about .* GB, there are .*--memory"):
+    with pytest.raises(SelfcfgError, match=r"a step takes about .* GB, there are .*--memory"):
         refuse_too_large(plan, huge, "float32", CPU)
 
 
