@@ -77,7 +77,8 @@ def search(decide: Decide, cost: Cost, limit: float, memory_gb: float, *, may_gr
             if GOOD_ENOUGH * limit <= now <= limit or low * CLOSE >= high:
                 break
             aim = memory * limit / now * AIM if math.isfinite(now) else memory / 2
-            memory = aim if low < aim < high else math.sqrt(low * high) if low else high / 2
+            wanted = aim if low < aim < high else math.sqrt(low * high) if low else high / 2
+            memory = float(f"{wanted:.3g}")
             plan = decide(memory)
             now = cost(plan)
     if best is None:
@@ -112,21 +113,24 @@ def explained(fitted: Fitted, what: str, why: str, change: str) -> Plan:
 
 
 def _given_up(before: Plan, after: Plan) -> Reason:
-    old, new = (plan.configuration(plan.default_configuration) for plan in (before, after))
-    name = after.default_configuration
+    names = [plan.default_configuration for plan in (before, after)]
+    old, new = (plan.configuration(name) for plan, name in zip((before, after), names, strict=True))
+    which = "" if names[0] == names[1] else f" of {names[0]}"
     parts = [
-        f"{before.default_configuration} would have had patches of {times(old.patch_size)} voxels, "
-        f"{_share(old)} of the typical image, {old.batch_size} at a time"
+        f"Beside the plan for {before.memory_gb:g} GB: a patch{which} would have {times(old.patch_size)} voxels, "
+        f"{_share(old)} of the typical image, {old.batch_size} in a batch; now it has {times(new.patch_size)}, "
+        f"{_share(new)}, {new.batch_size} in a batch"
     ]
-    parts.append(f"{name} has {times(new.patch_size)}, {_share(new)}, {new.batch_size} at a time")
     if gone := [name for name in before.configurations if name not in after.configurations]:
-        parts.append(f"not planned: {', '.join(gone)}")
+        parts.append(f"not planned any more: {', '.join(gone)}")
     if came := [name for name in after.configurations if name not in before.configurations]:
-        parts.append(f"planned besides, since a patch shows less now: {', '.join(came)}")
+        parts.append(f"planned besides, since a patch shows less: {', '.join(came)}")
     return Reason(
-        what="what that changes",
-        value=f"patch {times(new.patch_size)} for {times(old.patch_size)}, batch {new.batch_size} for {old.batch_size}",
-        why="; ".join(parts) + f". Beside the plan for {before.memory_gb:g} GB.",
+        what="what was given up for it",
+        value=f"patch {times(new.patch_size)} instead of {times(old.patch_size)}, batch {new.batch_size} instead of "
+        f"{old.batch_size}",
+        why="; ".join(parts) + ".",
+        change="a coarser --spacing, with which a patch of the same size shows more of the image.",
     )
 
 
