@@ -113,7 +113,7 @@ def plan(
     if time_budget is not None:
         next_command = f"selfcfg train {made.plan.dataset}{chosen} --time-budget {time_budget}"
     if dataset is not None and not target.suffix:
-        _offer_less(speaker, made.plan, device)
+        offer_less(speaker, made.plan, device)
     result = {"plan": str(made.files[0]), "configurations": list(made.plan.configurations)}
     speaker.done({**result, "warnings": warn(made.plan, made.facts)}, next_command)
 
@@ -156,7 +156,7 @@ def warn(plan: Plan, facts: Fingerprint) -> list[dict[str, Any]]:
     return [caution.model_dump(mode="json") for caution in found]
 
 
-def _offer_less(speaker: Speaker, plan: Plan, device: str | None) -> None:
+def offer_less(speaker: Speaker, plan: Plan, device: str | None) -> None:
     """Says how long the plan would take without an accelerator, and how to get one that does not, if that is long."""
     from selfcfg.engine.device import choose_device  # noqa: PLC0415
     from selfcfg.engine.fitting import MOST_STEPS, NIGHT  # noqa: PLC0415
@@ -168,7 +168,7 @@ def _offer_less(speaker: Speaker, plan: Plan, device: str | None) -> None:
     if choose_device(device).type == "cpu" and seconds > 2 * NIGHT:
         speaker.say(
             f"without an accelerator, training this plan with nnU-Net's {MOST_STEPS} steps takes roughly "
-            f"{duration(seconds)} here, once. To plan for a night, and read what is given up: "
+            f"{duration(seconds)} here, once. A network for a night, and what is given up for it: "
             f"selfcfg plan {plan.dataset} --time-budget 12h --explain"
         )
 

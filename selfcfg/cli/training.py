@@ -35,7 +35,7 @@ from selfcfg.cli.options import (
     seconds_of,
     settings_of,
 )
-from selfcfg.cli.planning import warn
+from selfcfg.cli.planning import offer_less, warn
 from selfcfg.engine.planner import Target
 from selfcfg.errors import counted
 from selfcfg.plan import Plan
@@ -129,6 +129,8 @@ def plan_and_train(
     else:
         _, made = pipeline.make_plan(project, facts, planner, target)
         speaker.say(f"planned: {file} (to read it: selfcfg plan {project.name} --explain)")
+    if budget.seconds is None and settings is None:
+        offer_less(speaker, made, device)
     told = warn(made, facts)
     request = TrainRequest(
         configuration=configuration,
