@@ -75,7 +75,7 @@ XRAY_SETTINGS = {
     "patch_size": "256,256",
 }
 SHORT = {"epochs": 3, "iterations_per_epoch": 10, "validation_iterations": 2, "batch_size": 2}
-SOME = {"epochs": 6, "iterations_per_epoch": 25, "validation_iterations": 5}
+SOME = {"epochs": 3, "iterations_per_epoch": 20, "validation_iterations": 2}
 ORGANS: tuple[Any, ...] = (
     28,
     "openkbp_headneck_ct/images",
