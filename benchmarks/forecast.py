@@ -23,7 +23,8 @@ from typing import Any
 from real_road import TASKS, Task, call, convert
 from recording import append, read
 
-from selfcfg.engine.experiment import TrainRequest, forecast_of, open_experiment
+from selfcfg.engine.choice import TrainRequest
+from selfcfg.engine.experiment import forecast_of, open_experiment
 from selfcfg.engine.time_budget import measure_pace
 from selfcfg.project import Project
 from selfcfg.workspace import Workspace
@@ -101,10 +102,10 @@ def child(half: str, task: Task, work: Path) -> dict[str, Any]:
     request = TrainRequest(configuration=task.configuration, planner=task.plan_name)
     if half == "forecast":
         began = time.perf_counter()
-        found = forecast_of(project, request, 1, jobs=2)
+        found = forecast_of(project, request, [0], jobs=2)
         return {
             "step_seconds": found.step_seconds,
-            "memory": found.step_memory,
+            "memory": found.train.memory,
             "precision": found.precision,
             "preprocess_seconds": found.preprocess.seconds,
             "seconds": time.perf_counter() - began,

@@ -153,7 +153,13 @@ class Configuration(Record):
         """
         changes = {"batch_size": batch_size, "patch_size": patch_size}
         given = {name: value for name, value in changes.items() if value is not None}
-        return Configuration.parse({**self.model_dump(), **given}, "the network") if given else self
+        if not given:
+            return self
+        made = Configuration.parse({**self.model_dump(), **given}, "the network")
+        if self.memory_bytes is None:
+            return made
+        before, after = (one.topology.feature_elements(one.patch_size, 0) * one.batch_size for one in (self, made))
+        return made.model_copy(update={"memory_bytes": round(self.memory_bytes * after / before)})
 
 
 class Plan(Record):

@@ -81,25 +81,14 @@ def plan(
 ) -> None:
     """Plans network, patch, batch and preprocessing from a dataset's fingerprint."""
     speaker = Speaker(as_json)
-    target = Target(memory, seconds_of(time_budget), fit, device)
-    wish = _Wish(planner, target, spacing_of(spacing), from_nnunet, nnunet_format)
-    if from_nnunet is not None and (target.suffix or spacing is not None or nnunet_format):
-        found = "nothing is planned, so the options that say how mean nothing"
-        raise UsageError("plan --from-nnunet", found, "leave them out")
-    if fingerprint_file is not None:
-        if fit or time_budget is not None:
-            raise UsageError("plan --fingerprint", "no machine to try steps on", "give a DATASET, or --memory")
-        if dataset_json is None or out is None or dataset is not None:
-            raise UsageError(
-                "plan --fingerprint", "it needs --dataset-json and --out, and no DATASET", "see: selfcfg plan --help"
-            )
+    wish = _Wish(
+        planner, Target(memory, seconds_of(time_budget), fit, device), spacing_of(spacing), from_nnunet, nnunet_format
+    )
+    _refuse_contradictions(wish, dataset, fingerprint_file, dataset_json, out)
+    if fingerprint_file is not None and dataset_json is not None and out is not None:
         made = _from_files(wish, fingerprint_file, dataset_json, out)
-    elif dataset is not None:
-        made = _for_dataset(wish, open_project(dataset, workspace), jobs)
     else:
-        raise UsageError(
-            "plan", "no dataset was named", "give a DATASET, or --fingerprint with --dataset-json and --out"
-        )
+        made = _for_dataset(wish, open_project(str(dataset), workspace), jobs)
     if explain:
         _explain(speaker, made, wish.spacing)
     for name, configuration in made.plan.configurations.items():
@@ -108,14 +97,10 @@ def plan(
             f"{name}: patch {patch}, batch {configuration.batch_size}, {configuration.topology.n_stages} stages"
         )
     speaker.say(f"written to {' and '.join(map(str, made.files))}")
-    chosen = "" if made.files[0].stem == planner else f" --planner {made.files[0].stem}"
-    next_command = f"selfcfg preprocess {made.plan.dataset}{chosen}" if fingerprint_file is None else ""
-    if time_budget is not None:
-        next_command = f"selfcfg train {made.plan.dataset}{chosen} --time-budget {time_budget}"
-    if dataset is not None and not target.suffix:
+    if dataset is not None and not wish.target.suffix and from_nnunet is None:
         offer_less(speaker, made.plan, device)
     result = {"plan": str(made.files[0]), "configurations": list(made.plan.configurations)}
-    speaker.done({**result, "warnings": warn(made.plan, made.facts)}, next_command)
+    speaker.done({**result, "warnings": warn(made.plan, made.facts)}, _next(made, time_budget) if dataset else "")
 
 
 def forecast(
@@ -132,18 +117,26 @@ def forecast(
     debug: DebugOption = False,
 ) -> None:
     """Says what preprocessing, training and prediction will take here: time, memory, disk. A few steps are tried."""
-    from selfcfg.engine import pipeline  # noqa: PLC0415
-    from selfcfg.engine.experiment import TrainRequest, forecast_of  # noqa: PLC0415
+    from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
+    from selfcfg.engine.experiment import forecast_of, stages  # noqa: PLC0415
 
     speaker, project = Speaker(as_json), open_project(dataset, workspace)
     request = TrainRequest(
         configuration=configuration, planner=planner, trainer=trainer, settings=settings_of(settings), device=device
     )
-    folds = folds_of(fold, []) or list(range(len(pipeline.splits(project, pipeline.known_fingerprint(project, jobs)))))
-    found = forecast_of(project, request, len(folds), jobs)
-    speaker.say(f"{found.configuration} of {project.name} on {found.device} in {found.precision}, at most:")
-    speaker.say(found.table())
-    speaker.done({"forecast": found.model_dump(mode="json")}, f"selfcfg train {project.name} -c {found.configuration}")
+    folds = folds_of(fold, []) or None
+    *before, last = stages(project, request, folds, jobs=jobs)
+    made = [forecast_of(project, stage, jobs=jobs) for stage in before]
+    made.append(forecast_of(project, last, folds, jobs=jobs))
+    for found in made:
+        speaker.say(f"{found.configuration} of {project.name} on {found.device} in {found.precision}, at most:")
+        speaker.say(found.table())
+    result = {
+        "forecast": made[-1].model_dump(mode="json"),
+        "before": [one.model_dump(mode="json") for one in made[:-1]],
+    }
+    used = f" --planner {planner}" if planner else ""
+    speaker.done(result, f"selfcfg train {project.name} -c {made[-1].configuration}{used}")
 
 
 def warn(plan: Plan, facts: Fingerprint) -> list[dict[str, Any]]:
@@ -181,6 +174,25 @@ class _Wish(NamedTuple):
     spacing: Vector | None
     from_nnunet: Path | None
     nnunet_format: bool
+
+
+def _refuse_contradictions(
+    wish: _Wish, dataset: str | None, fingerprint: Path | None, dataset_json: Path | None, out: Path | None
+) -> None:
+    """Raises where options of `plan` exclude each other, or one is missing."""
+    if wish.from_nnunet is not None and (wish.target.suffix or wish.spacing is not None or wish.nnunet_format):
+        found = "nothing is planned, so the options that say how mean nothing"
+        raise UsageError("plan --from-nnunet", found, "leave them out")
+    if fingerprint is None:
+        if dataset is None:
+            remedy = "give a DATASET, or --fingerprint with --dataset-json and --out"
+            raise UsageError("plan", "no dataset was named", remedy)
+        return
+    if wish.target.fill or wish.target.seconds is not None:
+        raise UsageError("plan --fingerprint", "no machine to try steps on", "give a DATASET, or --memory")
+    if dataset_json is None or out is None or dataset is not None:
+        found = "it needs --dataset-json and --out, and no DATASET"
+        raise UsageError("plan --fingerprint", found, "see: selfcfg plan --help")
 
 
 class _Made(NamedTuple):
@@ -235,6 +247,15 @@ def _for_dataset(wish: _Wish, project: Project, jobs: int) -> _Made:
             nnunet_write.export_plans(project, made, nnunet_write.plans_name(made.planner, wish.target.suffix))
         )
     return _Made(made, facts, description, files)
+
+
+def _next(made: _Made, time_budget: str | None) -> str:
+    """The command that follows; it names the plan where there are others."""
+    file, name = made.files[0], made.plan.dataset
+    used = f" --planner {file.stem}" if len(list(file.parent.glob("*.json"))) > 1 else ""
+    if time_budget is not None:
+        return f"selfcfg train {name}{used} --time-budget {time_budget}"
+    return f"selfcfg preprocess {name}{used}"
 
 
 def _explain(speaker: Speaker, made: _Made, spacing: Vector | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,12 +41,17 @@ from selfcfg.errors import counted
 from selfcfg.plan import Plan
 
 if TYPE_CHECKING:
-    from selfcfg.engine.experiment import Experiment, TrainRequest
+    from selfcfg.engine.choice import TrainRequest
+    from selfcfg.engine.experiment import Experiment
     from selfcfg.project import Project
 
 InitOption = Annotated[
     Path | None, typer.Option(help="run folder or weights file to start from; what fits is taken over")
 ]
+
+
+CASCADE = "3d_cascade_fullres"
+"""The configuration whose first stage is planned with it: its trainings count, too, before there is a plan."""
 
 
 def train(
@@ -72,7 +77,7 @@ def train(
     debug: DebugOption = False,
 ) -> None:
     """Trains folds of one configuration, then predicts and scores their validation cases."""
-    from selfcfg.engine.experiment import TrainRequest  # noqa: PLC0415
+    from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
 
     budget = _Budget.of(time_budget)
     request = TrainRequest(
@@ -112,7 +117,10 @@ def plan_and_train(
 ) -> None:
     """Checks, measures, plans, preprocesses and trains folds 0 to 4; the same command continues where it stopped."""
     from selfcfg.engine import pipeline  # noqa: PLC0415
-    from selfcfg.engine.experiment import TrainRequest, stages  # noqa: PLC0415
+    from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
+    from selfcfg.engine.experiment import stages  # noqa: PLC0415
+    from selfcfg.engine.planner import other_memories  # noqa: PLC0415
+    from selfcfg.report.plan_files import write_page  # noqa: PLC0415
 
     speaker, budget = Speaker(as_json), _Budget.of(time_budget)
     project = open_project(dataset, workspace)
@@ -120,15 +128,18 @@ def plan_and_train(
     speaker.say(f"{project.name}: {counted(len(project.dataset.cases), 'case')}, {counted(len(warnings), 'warning')}")
     facts = pipeline.fingerprint(project, jobs)
     chosen = folds_of(fold, []) or None
-    n_folds = len(chosen or pipeline.splits(project, facts))
-    target = budget.target(memory, device, n_folds)
+    n_all = len(pipeline.splits(project, facts))
+    n_folds = len(chosen or range(n_all))
+    share = n_folds + (n_all if configuration == CASCADE else 0)
+    target = budget.target(memory, Target(device=device, configuration=configuration, trainer=trainer), share)
     file = project.plan_file(planner, target.suffix)
     if file.is_file():
         made = Plan.read(file)
         speaker.say(f"plan: {file} as it is (to make it again: selfcfg plan {project.name})")
     else:
         _, made = pipeline.make_plan(project, facts, planner, target)
-        speaker.say(f"planned: {file} (to read it: selfcfg plan {project.name} --explain)")
+        page = write_page(file, made, facts, other_memories(made, facts, project.dataset.description))
+        speaker.say(f"planned: {file}, explained in {page}")
     if budget.seconds is None and settings is None:
         offer_less(speaker, made, device)
     told = warn(made, facts)
@@ -142,7 +153,7 @@ def plan_and_train(
         resume=True,
         device=device,
     )
-    *before, last = stages(project, request)
+    *before, last = stages(project, request, chosen, jobs=jobs)
     for stage in before:
         _train(speaker, project, stage, None, jobs, budget, n_later=n_folds)
     _tell(speaker, project, _train(speaker, project, last, chosen, jobs, budget), {"warnings": told})
@@ -188,13 +199,13 @@ class _Budget:
     def of(cls, text: str | None) -> _Budget:
         return cls(seconds_of(text), time.monotonic())
 
-    def target(self, memory_gb: float | None, device: str | None, n_folds: int) -> Target:
-        """What a plan is to fit: the time of a fold on a processor, unless a memory was given."""
+    def target(self, memory_gb: float | None, wanted: Target, n_trainings: int) -> Target:
+        """What a plan is to fit: the time of one training on a processor, unless a memory was given."""
         from selfcfg.engine.device import choose_device  # noqa: PLC0415
 
-        if self.seconds is None or memory_gb is not None or choose_device(device).type != "cpu":
+        if self.seconds is None or memory_gb is not None or choose_device(wanted.device).type != "cpu":
             return Target(memory_gb)
-        return Target(seconds=self.seconds / n_folds, device=device)
+        return replace(wanted, seconds=self.seconds / n_trainings)
 
     def applied(self, experiment: Experiment, n_later: int) -> Experiment:
         """The experiment with as many epochs as its share of the time left allows, `n_later` folds to come after it."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from selfcfg.engine.footprint import case_bytes
 from selfcfg.engine.ledger import Ledger, LedgerEntry
 from selfcfg.engine.store import CaseInfo, Store
 from selfcfg.engine.stored_array import StoredArray, write_array
@@ -23,7 +24,7 @@ from selfcfg.progress import progress
 from selfcfg.runs import RunRecord, fold_folders
 
 FOLDER = "next_stage"
-"""Folder in the first stage's experiment; in it one for each configuration that works after it."""
+"""Folder in the first stage's experiment; in it one for each store of preprocessed cases that it was brought to."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,34 @@ class PreviousStage:
         return found
 
 
-def cross_validated_labels(experiment: Path, cases: Sequence[str], after: str, ending: str) -> dict[str, Path]:
+def cross_validated_labels(
+    experiment: Path, cases: Sequence[str], after: str, ending: str, label_fraction: float
+) -> dict[str, Path]:
     """The file of each case's label map by the fold that did not train on it.
 
     So the second stage sees in training what it will see of new cases.
 
     Args:
         experiment: folder of the first stage's experiment.
-        cases: ids of all cases.
+        cases: ids of the cases that the second stage is trained and validated on.
         after: name of the first stage's configuration, for messages.
         ending: of the files.
+        label_fraction: of the second stage.
 
     Raises:
-        UsageError: a fold of the first stage is missing or not finished.
+        UsageError: a fold of the first stage is missing, not finished, or trained on another share of the labels.
         DataError: a label map is gone.
     """
-    asked, remedy = f"train after {after}", "train all its folds (--fold all); plan-and-train does that by itself"
+    asked, remedy = (
+        f"train after {after}",
+        f"run: selfcfg train -c {after} --fold all; plan-and-train does it by itself",
+    )
     if not experiment.is_dir():
         raise UsageError(asked, f"there is no {experiment.name} yet", remedy)
     records = {run: RunRecord.read(run.record) for run in fold_folders(experiment)}
+    if other := {record.label_fraction for record in records.values()} - {label_fraction}:
+        found = f"{experiment.name} was trained with {other.pop():g} of the labels, this stage with {label_fraction:g}"
+        raise UsageError(asked, found, "train both stages with the same --label-fraction")
     if waiting := [run.path.name for run, record in records.items() if record.status != "finished"]:
         raise UsageError(asked, f"{listed(waiting)} of {experiment.name} not finished", remedy)
     files = {case: run.validation / f"{case}{ending}" for run, record in records.items() for case in record.validation}
@@ -79,7 +89,7 @@ def cross_validated_labels(experiment: Path, cases: Sequence[str], after: str, e
 
 
 def bring_to_grid(
-    files: Mapping[str, Path], experiment: Path, store: Store, name: str, configuration: Configuration, *, jobs: int
+    files: Mapping[str, Path], experiment: Path, store: Store, configuration: Configuration, *, jobs: int
 ) -> PreviousStage:
     """The first stage's label maps on the grid of the second stage; only what is missing or has changed is done.
 
@@ -87,7 +97,6 @@ def bring_to_grid(
         files: see `cross_validated_labels`.
         experiment: folder of the first stage's experiment.
         store: the cases as preprocessed for the second stage.
-        name: of the second stage's configuration.
         configuration: the second stage's.
         jobs: processes at most.
 
@@ -97,7 +106,7 @@ def bring_to_grid(
     Source: nnU-Net v2.8.1, ``predicted_next_stage``. Our choice: the label map is resampled in training too, as the
         reference does in prediction; in training it resamples the probabilities, which look a little different.
     """
-    folder = experiment / FOLDER / name
+    folder = experiment / FOLDER / store.folder.name
     ledger = Ledger.at(folder)
     sources = {case: hash_file(file) for case, file in files.items()}
     waiting = {
@@ -105,8 +114,9 @@ def bring_to_grid(
         for case, file in files.items()
         if not _is_done(ledger, folder, case, sources[case], store)
     }
-    with progress(f"results of {configuration.after} for {name}", len(waiting)) as step:
-        for case, outcome in run_cases(_bring, waiting, jobs=jobs, doing="bring to the grid"):
+    with progress(f"results of {configuration.after}", len(waiting)) as step:
+        done = run_cases(_bring, waiting, jobs=jobs, doing="bring to the grid", memory=_bytes_needed)
+        for case, outcome in done:
             if isinstance(outcome, SelfcfgError):
                 raise outcome
             step(case)
@@ -151,10 +161,16 @@ def _bring(task: _Task) -> None:
     target = task.folder / f"{task.case}.b2nd"
     with replacing(target) as temporary:
         write_array(temporary, labels, task.configuration.patch_size)
-    entry = LedgerEntry(maker=info.source, input=task.source, output=hash_file(target))
+    entry = LedgerEntry(maker=info.content_hash(), input=task.source, output=hash_file(target))
     Ledger(task.folder).note(task.case, entry)
 
 
 def _is_done(ledger: Ledger, folder: Path, case: str, source: str, store: Store) -> bool:
     entry = ledger.entry(case)
-    return entry is not None and entry.describes(folder / f"{case}.b2nd", store.open(case).info.source, source)
+    made_for = store.open(case).info.content_hash()
+    return entry is not None and entry.describes(folder / f"{case}.b2nd", made_for, source)
+
+
+def _bytes_needed(task: _Task) -> int:
+    info = task.store.open(task.case).info
+    return case_bytes(info.geometry.shape, info.shape, 0)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.engine import pipeline
+from selfcfg.engine.choice import TrainRequest
 from selfcfg.engine.evaluate import evaluate
-from selfcfg.engine.experiment import TrainRequest, open_experiment, train_fold
+from selfcfg.engine.experiment import open_experiment, train_fold
 from selfcfg.engine.loading import load_model
 from selfcfg.engine.predict import PredictOptions, find_inputs, predict_cases
 from selfcfg.engine.validation import cross_validated

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any
 
-from selfcfg import registry
 from selfcfg.engine import pipeline
 from selfcfg.engine.batches import Batches, Source
 from selfcfg.engine.cascade import PreviousStage, bring_to_grid, cross_validated_labels
 from selfcfg.engine.checkpoint import weights_of
+from selfcfg.engine.choice import TrainRequest, choose
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
 from selfcfg.engine.evaluate import Evaluation
 from selfcfg.engine.forecast import Forecast, Job, forecast, refuse_too_large
@@ -19,45 +19,13 @@ from selfcfg.engine.loop import fit
 from selfcfg.engine.store import Store
 from selfcfg.engine.trainer import Settings, Trainer
 from selfcfg.engine.validation import predict_validation, score_validation
-from selfcfg.errors import DataError, UsageError, listed
+from selfcfg.errors import UsageError, listed
 from selfcfg.files import hash_file, hash_json
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.plan import Configuration, Plan
 from selfcfg.project import Project
-from selfcfg.records import Record
 from selfcfg.runs import RunFolder, RunRecord, experiment_name
 from selfcfg.splits import Split, label_subset
-
-
-class TrainRequest(Record):
-    """What to train, as the command line says it.
-
-    Args:
-        configuration: name within the plan; None: its default.
-        planner: name of the plan; None: the only one there is.
-        trainer: entry-point name.
-        settings: setting name to its value, still as given.
-        label_fraction: share of the training subjects whose labels are used.
-        seed: of every random number.
-        init: a run whose weights are taken over, or None.
-        previous: for a cascade, the experiment folder of the stage before; None: the one with the same trainer, plan
-            and name.
-        name: distinguishes this experiment from others of the same trainer, plan and configuration.
-        resume: continue an unfinished run.
-        device: such as "cpu" or "cuda:0"; None: the best there is.
-    """
-
-    configuration: str | None = None
-    planner: str | None = None
-    trainer: str = "supervised"
-    settings: dict[str, Any] = {}
-    label_fraction: float = 1.0
-    seed: int = 0
-    init: Path | None = None
-    previous: Path | None = None
-    name: str | None = None
-    resume: bool = False
-    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,33 +122,14 @@ class Experiment:
         return hash_file(weights_of(self.request.init))
 
 
-class Choice(NamedTuple):
-    """What a request names: the plan, the configuration with the sizes of the training, and the strategy."""
+def forecast_of(project: Project, request: TrainRequest, folds: Sequence[int] | None = None, *, jobs: int) -> Forecast:
+    """What preprocessing, training and prediction of a request will take of this machine; of a cascade its last stage.
 
-    plan_name: str
-    plan: Plan
-    configuration_name: str
-    configuration: Configuration
-    trainer_type: type[Trainer[Any]]
-    settings: Settings
-
-
-def choose(project: Project, request: TrainRequest) -> Choice:
-    """What a request names.
-
-    Raises:
-        UsageError: the plan, configuration, trainer or a setting does not exist.
-    """
-    plan_name, plan = project.plan(request.planner)
-    name = request.configuration or plan.default_configuration
-    planned = plan.configuration(name)
-    trainer_type: type[Trainer[Any]] = registry.load("trainers", request.trainer)
-    settings = parse_settings(trainer_type, request.settings)
-    return Choice(plan_name, plan, name, with_settings(planned, settings), trainer_type, settings)
-
-
-def forecast_of(project: Project, request: TrainRequest, n_folds: int, jobs: int) -> Forecast:
-    """What preprocessing, training and prediction of a request will take of this machine.
+    Args:
+        project: of the dataset.
+        request: what would be trained.
+        folds: those that would be; None: all.
+        jobs: processes at most.
 
     Raises:
         UsageError: something that the request names does not exist.
@@ -188,7 +137,19 @@ def forecast_of(project: Project, request: TrainRequest, n_folds: int, jobs: int
     """
     _, plan, name, configuration, trainer_type, settings = choose(project, request)
     facts = pipeline.known_fingerprint(project, jobs)
-    return forecast(Job(plan, name, configuration, trainer_type, settings, facts, request.device, n_folds, jobs))
+    splits = pipeline.splits(project, facts)
+    folds = _existing(project, folds, len(splits))
+    scored = sum(len(splits[fold].val) for fold in folds) / len(project.dataset.cases)
+    job = Job(plan, name, configuration, trainer_type, settings, facts, request.device, len(folds), scored, jobs)
+    return forecast(job)
+
+
+def _existing(project: Project, folds: Sequence[int] | None, n_folds: int) -> tuple[int, ...]:
+    """The folds asked for, all without; each once."""
+    found = tuple(dict.fromkeys(range(n_folds) if folds is None else folds))
+    if unknown := sorted(set(found) - set(range(n_folds))):
+        raise UsageError(f"fold {listed(unknown)}", f"{project.name} has {n_folds} folds", "count from 0")
+    return found
 
 
 def open_experiment(
@@ -212,15 +173,18 @@ def open_experiment(
     refuse_too_large(plan, configuration, trainer_type(settings, plan, configuration).precision(device), device)
     if request.init is not None and not request.resume:
         weights_of(request.init)
-    after = configuration.after
-    first = None if after is None else _first_stage(project, request, plan_name, after)
     facts = pipeline.known_fingerprint(project, jobs)
     splits = pipeline.splits(project, facts)
-    folds = tuple(dict.fromkeys(range(len(splits)) if folds is None else folds))
-    if unknown := sorted(set(folds) - set(range(len(splits)))):
-        raise UsageError(f"fold {listed(unknown)}", f"{project.name} has {len(splits)} folds", "count from 0")
+    folds = _existing(project, folds, len(splits))
+    after = configuration.after
+    if after is None and request.previous is not None:
+        raise UsageError(
+            "--previous", f"{configuration_name} works on its own", "leave it out, or name a cascade with -c"
+        )
+    needed = [splits[fold] for fold in folds]
+    first = None if after is None else _first_stage(project, request, plan_name, after, needed)
     store = pipeline.store(project, plan, configuration_name, jobs)
-    previous = bring_to_grid(first[1], first[0], store, configuration_name, configuration, jobs=jobs) if first else None
+    previous = bring_to_grid(first[1], first[0], store, configuration, jobs=jobs) if first else None
     return Experiment(
         project=project,
         request=request,
@@ -268,68 +232,46 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
     return FoldResult(run, scores)
 
 
-def stages(project: Project, request: TrainRequest) -> list[TrainRequest]:
+def stages(project: Project, request: TrainRequest, folds: Sequence[int] | None, *, jobs: int) -> list[TrainRequest]:
     """The trainings that a request takes, in order: of a cascade both stages, else the one.
 
+    What would make the second stage impossible is looked for before the first one is trained.
+
+    Args:
+        project: of the dataset.
+        request: what to train.
+        folds: of the request's own training; None: all.
+        jobs: processes at most.
+
     Raises:
-        UsageError: the plan or the configuration does not exist.
+        UsageError: the plan, a configuration, a fold or a setting does not exist, or the folds do not suit a cascade.
+        SelfcfgError: a stage does not fit the memory.
     """
-    _, plan = project.plan(request.planner)
-    after = plan.configuration(request.configuration or plan.default_configuration).after
-    if after is None or request.previous is not None:
+    chosen = choose(project, request)
+    after = chosen.configuration.after
+    if after is None:
         return [request]
-    return [*stages(project, request.model_copy(update={"configuration": after})), request]
+    first = request.model_copy(update={"configuration": after})
+    for one in (chosen, choose(project, first)):
+        device = choose_device(request.device)
+        precision = one.trainer_type(one.settings, one.plan, one.configuration).precision(device)
+        refuse_too_large(one.plan, one.configuration, precision, device)
+    splits = pipeline.splits(project, pipeline.known_fingerprint(project, jobs))
+    validated = {case for split in splits for case in split.val}
+    used = [splits[fold] for fold in _existing(project, folds, len(splits))]
+    if lone := sorted({case for split in used for case in (*split.train, *split.val)} - validated):
+        found = f"validated in no fold: {listed(lone)}; the first stage gives no result for them"
+        raise UsageError(f"train {chosen.configuration_name}", found, "put each case into the 'val' of one fold")
+    return [first, request]
 
 
-def _first_stage(project: Project, request: TrainRequest, plan_name: str, after: str) -> tuple[Path, dict[str, Path]]:
-    """The experiment folder of a cascade's first stage, and the label map of each case by it."""
+def _first_stage(
+    project: Project, request: TrainRequest, plan_name: str, after: str, splits: Sequence[Split]
+) -> tuple[Path, dict[str, Path]]:
+    """The experiment folder of a cascade's first stage, and the label map by it of each case of the splits."""
     folder = request.previous or project.results / experiment_name(request.trainer, plan_name, after, request.name)
-    if folder.parent != project.results:
+    if folder.resolve().parent != project.results.resolve():
         raise UsageError(f"train after {folder}", f"it is not in {project.results}", "move or train it there")
-    cases, ending = [case.id for case in project.dataset.cases], project.dataset.description.label_ending
-    return folder, cross_validated_labels(folder, cases, after, ending)
-
-
-def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:
-    """The typed settings of a trainer; values given as text are read by the setting's type, "a.b" is b within a.
-
-    Raises:
-        UsageError: an unknown setting (with the nearest name) or a value it cannot take.
-    """
-    values: dict[str, Any] = {}
-    for key, value in given.items():
-        outer, dot, inner = key.partition(".")
-        if outer in values and isinstance(values[outer], dict) != bool(dot):
-            raise UsageError(f"setting '{outer}'", "given as a whole and in part", "give either of them")
-        if dot:
-            values.setdefault(outer, {})[inner] = _read_value(value)
-        else:
-            values[key] = None if _means_none(trainer.settings_type, key, value) else _read_value(value)
-    try:
-        return trainer.settings_type.parse(values, f"settings of trainer '{trainer.name}'")
-    except DataError as error:
-        raise UsageError(error.asked, error.found, "see: selfcfg list trainers") from error
-
-
-def _read_value(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return value.split(",") if "," in value else value
-
-
-def _means_none(settings: type[Settings], name: str, value: Any) -> bool:
-    """Whether a text stands for None: "none" is also the name of a choice of some settings."""
-    field = settings.model_fields.get(name)
-    return value in ("none", "None", "null") and field is not None and type(None) in get_args(field.annotation)
-
-
-def with_settings(configuration: Configuration, settings: Settings) -> Configuration:
-    """The configuration with the batch and patch size of the settings, where they name any.
-
-    Raises:
-        UsageError: the network cannot take that patch size.
-    """
-    try:
-        return configuration.resized(batch_size=settings.batch_size, patch_size=settings.patch_size)
-    except DataError as error:
-        raise UsageError("train with the given sizes", error.found, "choose others") from error
+    cases = sorted({case for split in splits for case in (*split.train, *split.val)})
+    ending = project.dataset.description.label_ending
+    return folder, cross_validated_labels(folder, cases, after, ending, request.label_fraction)

@@ -12,6 +12,8 @@ from selfcfg import registry
 from selfcfg.engine.device import choose_device
 from selfcfg.engine.fitting import MOST_STEPS, Fitted, explained, search, steps_in
 from selfcfg.engine.forecast import Job, step_pace
+from selfcfg.engine.planner import Target
+from selfcfg.engine.rehearsal import DoesNotFit
 from selfcfg.engine.trainer import Trainer
 from selfcfg.errors import UsageError
 from selfcfg.fingerprint import Fingerprint
@@ -25,27 +27,32 @@ FILLED = 0.9
 """Share of an accelerator's memory that a training step may hold; the rest is left for others and for fragments."""
 
 
-def plan_for_time(decide: Decide, facts: Fingerprint, seconds: float, device: str | None = None) -> Plan:
+def plan_for_time(decide: Decide, facts: Fingerprint, seconds: float, target: Target) -> Plan:
     """The plan whose training takes a given time on this machine: the planner's own where that is fast enough.
 
     Args:
         decide: the planner.
         facts: fingerprint of the dataset.
-        seconds: for training the default configuration once.
-        device: such as "cpu"; None: the best there is.
+        seconds: for one training.
+        target: what is to be trained, and where.
 
     Raises:
         UsageError: not even a very small network is fast enough.
     """
-    target = choose_device(device)
+    device = choose_device(target.device)
     steps = steps_in(seconds)
     limit = seconds / steps
-    say(f"looking for a plan that takes {limit:.2g} s a step on {target}: {steps} steps in {duration(seconds)} ...")
+    say(f"looking for a plan that takes {limit:.2g} s a step on {device}: {steps} steps in {duration(seconds)} ...")
 
     def step(plan: Plan) -> float:
-        pace = step_pace(_job(plan, facts, device))
+        job = _job(plan, facts, target)
+        try:
+            pace = step_pace(job)
+        except DoesNotFit:
+            say(f"  {_sizes(job)}: does not fit")
+            return math.inf
         took = _weighed(pace.step, pace.validation)
-        say(f"  {_sizes(plan)}: {took:.2g} s a step")
+        say(f"  {_sizes(job)}: {took:.2g} s a step")
         return took
 
     found = search(decide, step, limit, decide(None).memory_gb, may_grow=False)
@@ -60,35 +67,38 @@ def plan_for_time(decide: Decide, facts: Fingerprint, seconds: float, device: st
     return explained(found, "time to train", why, "--time-budget, or without it --memory.")
 
 
-def plan_for_memory(decide: Decide, facts: Fingerprint, device: str | None = None) -> Plan:
+def plan_for_memory(decide: Decide, facts: Fingerprint, target: Target) -> Plan:
     """The plan whose training step really fills the accelerator, instead of a forecast doing so.
 
     Args:
         decide: the planner.
         facts: fingerprint of the dataset.
-        device: such as "cuda:1"; None: the best there is.
+        target: what is to be trained, and where.
 
     Raises:
         UsageError: there is no accelerator, or not even a very small network fits.
     """
-    target = choose_device(device)
-    if target.type != "cuda":
-        raise UsageError("plan --fit", f"{target} has no memory of its own to be filled", "give --time-budget instead")
-    there = torch.cuda.get_device_properties(target).total_memory
-    say(f"looking for the plan whose step fills {target} ({there / 2**30:.3g} GB) ...")
+    device = choose_device(target.device)
+    if device.type != "cuda":
+        raise UsageError("plan --fit", f"{device} has no memory of its own to be filled", "give --time-budget instead")
+    there = torch.cuda.get_device_properties(device).total_memory
+    say(f"looking for the plan whose step fills {device} ({there / 2**30:.3g} GB) ...")
 
     def peak(plan: Plan) -> float:
+        job = _job(plan, facts, target)
         try:
-            used = step_pace(_job(plan, facts, device)).peak_bytes or 0
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            say(f"  {_sizes(plan)}: does not fit")
+            used = step_pace(job).peak_bytes or 0
+        except DoesNotFit:
+            say(f"  {_sizes(job)}: does not fit")
             return math.inf
-        say(f"  {_sizes(plan)}: {used / 2**30:.3g} GB")
+        say(f"  {_sizes(job)}: {used / 2**30:.3g} GB")
         return used
 
     found = search(decide, peak, FILLED * there, there / 2**30, may_grow=True)
-    return explained(found, "accelerator memory", _why_memory(found, there), "--memory instead of --fit.")
+    plan = explained(found, "accelerator memory", _why_memory(found, there), "--memory instead of --fit.")
+    name = _job(plan, facts, target).name
+    measured = plan.configuration(name).model_copy(update={"memory_bytes": round(found.cost)})
+    return plan.model_copy(update={"configurations": {**plan.configurations, name: measured}})
 
 
 def _why_memory(found: Fitted, there: float) -> str:
@@ -99,11 +109,11 @@ def _why_memory(found: Fitted, there: float) -> str:
     )
 
 
-def _job(plan: Plan, facts: Fingerprint, device: str | None) -> Job:
-    name = plan.default_configuration
-    trainer = cast("type[Trainer[Any]]", registry.load("trainers", "supervised"))
+def _job(plan: Plan, facts: Fingerprint, target: Target) -> Job:
+    name = target.configuration if target.configuration in plan.configurations else plan.default_configuration
+    trainer = cast("type[Trainer[Any]]", registry.load("trainers", target.trainer))
     settings = trainer.settings_type.parse({}, "default settings")
-    return Job(plan, name, plan.configuration(name), trainer, settings, facts, device)
+    return Job(plan, name, plan.configuration(name), trainer, settings, facts, target.device)
 
 
 def _weighed(step: float, validation: float) -> float:
@@ -111,7 +121,6 @@ def _weighed(step: float, validation: float) -> float:
     return step + validation / 5
 
 
-def _sizes(plan: Plan) -> str:
-    configuration = plan.configuration(plan.default_configuration)
-    patch = "x".join(map(str, configuration.patch_size))
-    return f"{plan.default_configuration}, patch {patch}, batch {configuration.batch_size}"
+def _sizes(job: Job) -> str:
+    patch = "x".join(map(str, job.configuration.patch_size))
+    return f"{job.name}, patch {patch}, batch {job.configuration.batch_size}"

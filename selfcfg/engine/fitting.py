@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple
 
 from selfcfg.errors import UsageError
@@ -17,7 +16,7 @@ NIGHT, NIGHT_STEPS, MOST_STEPS = 12 * 3600.0, 25_000, 250_000
 GOOD_ENOUGH = 0.75
 """A plan that uses this share of what it may is not searched any further."""
 
-MOST_TRIES = 9
+MOST_TRIES = 10
 AIM = 0.95
 """Share of the limit that a try aims at."""
 CLOSE, MOST_ALIKE = 1.1, 60
@@ -65,23 +64,26 @@ def search(decide: Decide, cost: Cost, limit: float, memory_gb: float, *, may_gr
         UsageError: no plan that was tried fits.
     """
     low, high = 0.0, memory_gb * (GROWTH if may_grow else 1.0)
+    first: tuple[Plan, float] | None = None
+    best: tuple[Plan, float] | None = None
     plan, memory = decide(memory_gb), memory_gb
-    now = cost(plan)
-    first, best = (plan, now), None
-    with suppress(UsageError):  # from `decide`: nothing fits so little memory
-        for _ in range(MOST_TRIES):
-            if now <= limit:
-                low, best = memory, (plan, now)
-            else:
-                high = _least_alike(decide, plan, memory, low)
-            if GOOD_ENOUGH * limit <= now <= limit or low * CLOSE >= high:
-                break
-            aim = memory * limit / now * AIM if math.isfinite(now) else memory / 2
-            wanted = aim if low < aim < high else math.sqrt(low * high) if low else high / 2
-            memory = float(f"{wanted:.3g}")
+    for _ in range(MOST_TRIES):
+        now = best[1] if best and _sizes(best[0]) == _sizes(plan) else cost(plan)
+        first = first or (plan, now)
+        if now <= limit:
+            low, best = memory, (plan, now)
+        else:
+            high = _least_alike(decide, plan, memory, low)
+        if GOOD_ENOUGH * limit <= now <= limit or low * CLOSE >= high:
+            break
+        aim = memory * limit / now * AIM if math.isfinite(now) else memory / 2
+        wanted = aim if low < aim < high else math.sqrt(low * high) if low else high / 2
+        memory = float(f"{wanted:.3g}")
+        try:
             plan = decide(memory)
-            now = cost(plan)
-    if best is None:
+        except UsageError:  # nothing fits so little memory
+            break
+    if best is None or first is None:
         raise UsageError(
             "fit the plan to this machine", "not even a very small network does", "give more time or memory"
         )
@@ -91,7 +93,10 @@ def search(decide: Decide, cost: Cost, limit: float, memory_gb: float, *, may_gr
 def _least_alike(decide: Decide, plan: Plan, memory: float, low: float) -> float:
     """About the least memory above `low` that gives the same networks: small images bound them before memory does."""
     for _ in range(MOST_ALIKE):
-        if memory / CLOSE <= low or _sizes(decide(memory / CLOSE)) != _sizes(plan):
+        try:
+            if memory / CLOSE <= low or _sizes(decide(memory / CLOSE)) != _sizes(plan):
+                break
+        except UsageError:  # nothing fits so little memory
             break
         memory /= CLOSE
     return memory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from selfcfg.errors import SelfcfgError
@@ -13,9 +13,14 @@ from selfcfg.geometry import Shape, Vector
 from selfcfg.kernels.resample import new_shape
 from selfcfg.kernels.tiles import tile_starts
 from selfcfg.plan import Configuration, Plan
+from selfcfg.progress import say
 
 PROCESS_BYTES = 400 * 2**20
 """What a process takes before it holds any image: interpreter, numpy, torch. Measured: 280-400 MB."""
+
+LEAST_VOXEL_BYTES = 0.5
+SECONDS_PER_BYTE, SECONDS_PER_CASE, SECONDS_TO_START = 1.5e-9, 0.01, 3.0
+"""Time to preprocess on one core: by the memory a case takes and for each case; and to start a process. Measured."""
 
 MULTIPLICATIONS_A_SECOND = 3e10
 """Of a processor's core in training; between half and three times that on the machines tried."""
@@ -53,18 +58,23 @@ def total_passes(shapes: Sequence[Shape], plan: Plan, configuration: Configurati
     return sum(n_passes(shape, plan, configuration) for shape in shapes)
 
 
-def store_bytes(shapes: Sequence[Shape], plan: Plan) -> int:
-    """Disk that preprocessed cases of these shapes take at most.
+def store_bytes(shapes: Sequence[Shape], plan: Plan, voxel_bytes: float = 3.6) -> int:
+    """Disk that preprocessed cases of these shapes take at most; with `LEAST_VOXEL_BYTES` at least.
 
-    Measured on six real datasets: 2.5 to 3.6 bytes a voxel and channel; CT with an empty border far less.
+    Measured on six real datasets: 2.5 to 3.6 bytes a voxel and channel; 0.6 for CT that is mostly empty.
     """
     voxels = sum(math.prod(shape) for shape in shapes)
-    return round(voxels * (3.6 * len(plan.channels) + 0.1)) + len(shapes) * 100_000
+    return round(voxels * (voxel_bytes * len(plan.channels) + 0.1)) + len(shapes) * 100_000
 
 
 def case_bytes(before: Shape, after: Shape, n_channels: int) -> int:
     """Memory of a process that preprocesses a case of a shape into another one, at most."""
     return PROCESS_BYTES + math.prod(before) * (4 * n_channels + 16) + math.prod(after) * (4 * n_channels + 12)
+
+
+def preprocessing_seconds(needed: Iterable[int]) -> float:
+    """Time to preprocess cases of which each needs so many bytes (`case_bytes`), on one core."""
+    return sum((size - PROCESS_BYTES) * SECONDS_PER_BYTE + SECONDS_PER_CASE for size in needed)
 
 
 def training_bytes(plan: Plan, configuration: Configuration, value_bytes: int) -> int:
@@ -100,17 +110,19 @@ def rough_step_seconds(plan: Plan, configuration: Configuration, cores: int) -> 
     return 3 * one * configuration.batch_size / (cores * MULTIPLICATIONS_A_SECOND)
 
 
-def refuse_full_disk(folder: Path, needed: int) -> None:
-    """Nothing, where so many bytes can be written near a folder that may not be there yet.
+def refuse_full_disk(folder: Path, shapes: Sequence[Shape], plan: Plan) -> None:
+    """Nothing, where preprocessed cases of these shapes fit on the disk; a warning where they may not.
 
     Raises:
         SelfcfgError: they cannot.
     """
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        found = f"the preprocessed cases take up to {gigabytes(needed)}, {gigabytes(free)} are free"
+    free, most = shutil.disk_usage(existing).free, store_bytes(shapes, plan)
+    found = f"the preprocessed cases take up to {gigabytes(most)}, {gigabytes(free)} are free"
+    if store_bytes(shapes, plan, LEAST_VOXEL_BYTES) > free:
         raise SelfcfgError(f"write into {folder}", found, "free some space, or choose another --workspace")
+    if most > free:
+        say(f"warning: {found} at {folder}")
 
 
 def gigabytes(size: float) -> str:

@@ -14,9 +14,11 @@ import torch
 from selfcfg.engine.batches import Batches, Source
 from selfcfg.engine.device import choose_device, package_versions
 from selfcfg.engine.footprint import (
+    SECONDS_TO_START,
     case_bytes,
     gigabytes,
     prediction_bytes,
+    preprocessing_seconds,
     resampled_shapes,
     store_bytes,
     total_passes,
@@ -35,12 +37,9 @@ from selfcfg.progress import duration
 from selfcfg.records import Record
 from selfcfg.runs import RunRecord
 
-SECONDS_PER_BYTE, SECONDS_PER_CASE, SECONDS_TO_START = 1.5e-9, 0.02, 2.0
-"""Time to preprocess: by the memory a case takes on one core, and what does not depend on that."""
 QUICK, LONGEST = 2.0, 4.0
 """Seconds of steps that are tried of each size of batch, and of a single step up to which the batch is made larger."""
 CASE = "noise"
-DEFAULT_FOLDS = 5
 
 
 class Stage(Record):
@@ -61,9 +60,9 @@ class Forecast(Record):
         folds: trainings.
         epochs: of each.
         step_seconds: one optimiser step.
-        step_memory: memory in bytes of the training process on a processor, or of the accelerator.
         preprocess: of all cases.
-        train: of all folds; memory is the training process's own.
+        train: of all folds, their scoring included; memory is that of the training process on a processor, else the
+            accelerator's.
         predict: of one typical case by one fold's model.
     """
 
@@ -73,16 +72,16 @@ class Forecast(Record):
     folds: int
     epochs: int
     step_seconds: float
-    step_memory: int
     preprocess: Stage
     train: Stage
     predict: Stage
 
     def table(self) -> str:
         """The forecast for people to read."""
+        where = "in main memory" if self.device == "cpu" else f"on {self.device}"
         rows = [
             ("preprocess", self.preprocess, "all cases"),
-            ("train", self.train, f"{self.folds} x {self.epochs} epochs, {self.step_seconds:.2g} s a step"),
+            ("train", self.train, f"{self.folds} x {self.epochs} epochs, {self.step_seconds:.2g} s a step, {where}"),
             ("predict", self.predict, "a typical case, one fold"),
         ]
         lines = [f"{'':12}{'time':>16}{'memory':>10}{'disk':>10}"]
@@ -105,6 +104,7 @@ class Job:
         facts: fingerprint of the dataset.
         device: name of the device; None: the best there is.
         folds: trainings.
+        scored: cases that these validate, as a share of all.
         jobs: processes of preprocessing.
     """
 
@@ -116,6 +116,7 @@ class Job:
     facts: Fingerprint
     device: str | None = None
     folds: int = 5
+    scored: float = 1.0
     jobs: int = 1
 
     def trainer(self, settings: Settings, configuration: Configuration) -> Trainer[Any]:
@@ -136,14 +137,13 @@ def forecast(job: Job) -> Forecast:
     shapes = resampled_shapes(job.facts, plan, configuration)
     originals = {case.case: case.shape for case in job.facts.cases} or shapes
     needed = sorted(case_bytes(originals[name], shape, len(plan.channels)) for name, shape in shapes.items())
-    work = sum(needed) - len(needed) * case_bytes((0, 0, 0), (0, 0, 0), 0)
     jobs = max(1, min(job.jobs, len(needed)))
     passes = total_passes(list(shapes.values()), plan, configuration)
     one_pass = pace.validation / configuration.batch_size
-    scoring = passes * one_pass * job.folds / DEFAULT_FOLDS
+    scoring = passes * one_pass * job.scored
     weights = configuration.topology.n_parameters(plan.input_channels(configuration), plan.labels.n_outputs)
     largest = max(shapes.values(), key=lambda shape: prediction_bytes(shape, plan, configuration))
-    memory = training_bytes(plan, configuration, 2 if precision == "bfloat16" else 4)
+    memory = pace.peak_bytes or training_bytes(plan, configuration, 2 if precision == "bfloat16" else 4)
     return Forecast(
         configuration=job.name,
         device=str(device),
@@ -151,9 +151,8 @@ def forecast(job: Job) -> Forecast:
         folds=job.folds,
         epochs=job.settings.epochs,
         step_seconds=pace.step,
-        step_memory=memory if pace.peak_bytes is None else pace.peak_bytes,
         preprocess=Stage(
-            seconds=SECONDS_TO_START + (work * SECONDS_PER_BYTE + len(needed) * SECONDS_PER_CASE) / jobs,
+            seconds=SECONDS_TO_START + preprocessing_seconds(needed) / jobs,
             memory=sum(needed[-jobs:]),
             disk=store_bytes(list(shapes.values()), plan),
         ),
@@ -202,7 +201,7 @@ def refuse_too_large(plan: Plan, configuration: Configuration, precision: str, d
     remedy = "plan for less with --memory, or take a smaller batch or patch with --set batch_size=... patch_size=..."
     if device.type == "cuda":
         there, needs = torch.cuda.get_device_properties(device).total_memory, configuration.memory_bytes or 0
-        # the rough forecast of the plan may be a third too high
+        # the rough forecast of a plan may be a third too high
         if needs > 1.5 * there:
             found = f"a step takes about {gigabytes(needs)}, {device} has {gigabytes(there)}"
             raise SelfcfgError("train on this accelerator", found, remedy)

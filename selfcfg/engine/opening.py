@@ -30,7 +30,10 @@ def open_run(run: RunFolder, record: RunRecord, *, resume: bool) -> bool:
         return False
     found = RunRecord.read(run.record)
     if differences := _differences(found.identity(), record.identity()):
-        raise UsageError(asked, f"it holds another run ({differences})", "give this one a new --name")
+        remedy = "give this one a new --name"
+        if found.time_budget is not None and found.time_budget != record.time_budget:
+            remedy = f"continue it with --time-budget {found.time_budget:g}s, or {remedy}"
+        raise UsageError(asked, f"it holds another run ({differences})", remedy)
     if found.status == "finished" and run.final.is_file():
         return True
     if not has_checkpoint:

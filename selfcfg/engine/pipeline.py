@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from selfcfg.engine.check import Finding, check
-from selfcfg.engine.footprint import refuse_full_disk, resampled_shapes, store_bytes
+from selfcfg.engine.footprint import refuse_full_disk, resampled_shapes
 from selfcfg.engine.measure import measure
 from selfcfg.engine.planner import ANY, Target, load_planner
 from selfcfg.engine.preprocess import preprocess
@@ -87,9 +87,9 @@ def _fitted(decide: Callable[[float | None], Plan], facts: Fingerprint, target: 
     from selfcfg.engine.fitted_plan import plan_for_memory, plan_for_time  # noqa: PLC0415 - trains a few steps
 
     if target.seconds is not None:
-        return plan_for_time(decide, facts, target.seconds, target.device)
+        return plan_for_time(decide, facts, target.seconds, target)
     if target.fill:
-        return plan_for_memory(decide, facts, target.device)
+        return plan_for_memory(decide, facts, target)
     return decide(target.memory_gb)
 
 
@@ -132,5 +132,5 @@ def store(project: Project, plan: Plan, configuration: str, jobs: int) -> Store:
     folder = project.store_folder(plan, configuration)
     there = set(Store(folder).cases())
     shapes = resampled_shapes(known_fingerprint(project, jobs), plan, plan.configuration(configuration))
-    refuse_full_disk(folder, store_bytes([shape for case, shape in shapes.items() if case not in there], plan))
+    refuse_full_disk(folder, [shape for case, shape in shapes.items() if case not in there], plan)
     return preprocess(project.dataset, plan, configuration, folder, jobs=jobs)

@@ -26,12 +26,16 @@ class Target:
         seconds: for training once on this machine, as measured.
         fill: whether to fill this machine's accelerator, as measured.
         device: that is measured; None: the best there is.
+        configuration: that is measured; None: the plan's default.
+        trainer: that is measured.
     """
 
     memory_gb: float | None = None
     seconds: float | None = None
     fill: bool = False
     device: str | None = None
+    configuration: str | None = None
+    trainer: str = "supervised"
 
     def __post_init__(self) -> None:
         if (self.memory_gb is not None) + (self.seconds is not None) + self.fill > 1:
@@ -39,9 +43,9 @@ class Target:
 
     @property
     def suffix(self) -> str:
-        """What is added to the name of the plan: "-24GB", "-12h", "-fit"."""
+        """What is added to the name of the plan: "-24GB", "-12h", "-12h-2d", "-fit"."""
         if self.seconds is not None:
-            return f"-{self.seconds / 3600:.3g}h"
+            return f"-{self.seconds / 3600:.3g}h" + (f"-{self.configuration}" if self.configuration else "")
         return "-fit" if self.fill else "" if self.memory_gb is None else f"-{self.memory_gb:g}GB"
 
 

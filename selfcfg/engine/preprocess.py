@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfcfg.dataset import Case, Dataset
-from selfcfg.engine.footprint import PROCESS_BYTES, case_bytes
+from selfcfg.engine.footprint import PROCESS_BYTES, SECONDS_TO_START, case_bytes, preprocessing_seconds
 from selfcfg.engine.sampling import ANNOTATED
 from selfcfg.engine.store import CaseInfo, FileState, Prepared, Store
 from selfcfg.errors import DataError, SelfcfgError
@@ -31,10 +31,6 @@ from selfcfg.progress import progress
 __all__ = ["CaseInfo", "Prepared", "prepare", "preprocess"]
 
 _OUTSIDE = -1
-_WORKER_SECONDS = 3.0
-_SECONDS_PER_CASE = 0.01
-_SECONDS_PER_BYTE = 1.5e-9
-"""Time to start a worker, and to do a case by what it needs in memory: measured on one core, only compared."""
 
 
 def prepare(  # noqa: PLR0917 - a case, and how to prepare it
@@ -228,8 +224,7 @@ def _bytes_needed(case: Case, plan: Plan, configuration: str) -> int:
 
 def _useful_jobs(tasks: Iterable[_Task]) -> int:
     """How many processes save more time than starting them takes."""
-    seconds = sum((task.memory - PROCESS_BYTES) * _SECONDS_PER_BYTE + _SECONDS_PER_CASE for task in tasks)
-    return 1 + int(seconds / _WORKER_SECONDS)
+    return 1 + int(preprocessing_seconds(task.memory for task in tasks) / SECONDS_TO_START)
 
 
 def _location_targets(labels: LabelSchema) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ import torch
 from selfcfg.engine.loop import BatchSource, Training
 from selfcfg.engine.stopping import stop_request
 from selfcfg.engine.trainer import Settings, Trainer
-from selfcfg.errors import UsageError
+from selfcfg.errors import SelfcfgError, UsageError
 from selfcfg.progress import duration
 from selfcfg.runs import RunFolder, RunRecord
 
@@ -27,6 +27,10 @@ _MOST_STEPS, _LEAST_STEPS = 40, 3
 _VALIDATIONS = 2
 _RESERVE = 0.05
 """Share of the time that is kept back, since no two steps take the same time."""
+
+
+class DoesNotFit(SelfcfgError):
+    """A training step takes more memory than the accelerator has."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def rehearse(
         seconds: after which no further step is taken, if a few were.
 
     Raises:
-        torch.OutOfMemoryError: a step does not fit the accelerator.
+        DoesNotFit: a step takes more memory than the accelerator has.
         Stopped: SIGINT or SIGTERM.
     """
     changes = {"iterations_per_epoch": _MOST_STEPS + 1, "validation_iterations": _VALIDATIONS}
@@ -99,6 +103,10 @@ def rehearse(
             training.validate(stop)
             validation = _timed(lambda: training.validate(stop), device) / _VALIDATIONS
             saving = _timed(lambda: training.export(run.best), device) + _timed(training.save, device)
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        remedy = "plan for less with --memory or plan --fit, or take a smaller batch or patch with --set"
+        raise DoesNotFit("try a training step", f"it does not fit the memory of {device}", remedy) from error
     finally:
         batches.close()
     return Pace(median(steps), validation, saving, start, _peak(device))

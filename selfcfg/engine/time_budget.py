@@ -35,6 +35,10 @@ def within(experiment: Experiment, seconds: float, total: float) -> Experiment:
     begun = _begun(experiment, total)
     if begun is not None:
         settings = experiment.settings.model_copy(update={name: begun.settings[name] for name in _CHANGED})
+        say(
+            f"time budget {duration(total)}: fold {begun.fold} was begun with {settings.epochs} epochs of "
+            f"{settings.iterations_per_epoch} steps; folds that were not asked for then take as long again each"
+        )
         return replace(experiment, settings=settings, time_budget=total)
     say(f"measuring how long a step of {experiment.configuration_name} takes here ...")
     pace = measure_pace(experiment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,8 +92,15 @@ def test_a_training_that_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch) 
         refuse_too_large(plan, huge, "float32", CPU)
 
 
-def test_a_disk_that_is_too_full_is_noticed_before_anything_is_written(tmp_path: Path) -> None:
-    refuse_full_disk(tmp_path / "not" / "there", 1000)
+def test_a_disk_that_is_too_full_is_noticed_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, folder = small_plan(3), tmp_path / "not" / "there"
+    refuse_full_disk(folder, [(20, 20, 20)], plan)
+    assert not capsys.readouterr().err
     with pytest.raises(SelfcfgError, match="are free"):
-        refuse_full_disk(tmp_path / "not" / "there", 10**18)
+        refuse_full_disk(folder, [(10**6, 10**6, 10**6)], plan)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 8000 + 100_000))
+    refuse_full_disk(folder, [(20, 20, 20)], plan)
+    assert "warning: the preprocessed cases take up to" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

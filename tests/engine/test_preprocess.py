@@ -280,7 +280,7 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _always_as_many_jobs_as_asked_for(monkeypatch):
-    monkeypatch.setattr("selfcfg.engine.preprocess._WORKER_SECONDS", 1e-9)
+    monkeypatch.setattr("selfcfg.engine.preprocess.SECONDS_TO_START", 1e-9)
 
 
 def run(root, folder, jobs=1, plan=None):
@@ -392,7 +392,7 @@ def test_bad_cases_are_listed_together_and_the_others_are_done(root, folder, job
 
 
 def test_few_small_cases_are_not_worth_a_process(root, folder, monkeypatch):
-    monkeypatch.setattr("selfcfg.engine.preprocess._WORKER_SECONDS", 3.0)
+    monkeypatch.setattr("selfcfg.engine.preprocess.SECONDS_TO_START", 3.0)
     monkeypatch.setattr("multiprocessing.get_context", None)
     assert len(run(root, folder, jobs=8).cases()) == 4
 

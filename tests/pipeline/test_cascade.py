@@ -71,7 +71,7 @@ def test_the_first_stage_is_trained_in_all_folds_and_its_results_go_on(trained: 
     plan = Plan.read(second / "fold_0" / "plan.json")
     for case in Store(store).cases():
         (file,) = first.glob(f"fold_*/validation/{case}.nii.gz")
-        brought = StoredArray(first / "next_stage" / CASCADE / f"{case}.b2nd", np.int16)[...]
+        brought = StoredArray(first / "next_stage" / store.name / f"{case}.b2nd", np.int16)[...]
         info = Store(store).open(case).info
         np.testing.assert_array_equal(brought, on_grid(read_label(file)[0], info, plan.configurations[CASCADE]))
         assert brought.shape == info.shape

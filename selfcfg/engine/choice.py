@@ -1,0 +1,115 @@
+"""What a training is asked to be, and the plan, configuration, strategy and settings that this names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from selfcfg import registry
+from selfcfg.engine.trainer import Settings, Trainer
+from selfcfg.errors import DataError, UsageError
+from selfcfg.plan import Configuration, Plan
+from selfcfg.project import Project
+from selfcfg.records import Record
+
+
+class TrainRequest(Record):
+    """What to train, as the command line says it.
+
+    Args:
+        configuration: name within the plan; None: its default.
+        planner: name of the plan; None: the only one there is.
+        trainer: entry-point name.
+        settings: setting name to its value, still as given.
+        label_fraction: share of the training subjects whose labels are used.
+        seed: of every random number.
+        init: a run whose weights are taken over, or None.
+        previous: for a cascade, the experiment folder of the stage before; None: the one with the same trainer, plan
+            and name.
+        name: distinguishes this experiment from others of the same trainer, plan and configuration.
+        resume: continue an unfinished run.
+        device: such as "cpu" or "cuda:0"; None: the best there is.
+    """
+
+    configuration: str | None = None
+    planner: str | None = None
+    trainer: str = "supervised"
+    settings: dict[str, Any] = {}
+    label_fraction: float = 1.0
+    seed: int = 0
+    init: Path | None = None
+    previous: Path | None = None
+    name: str | None = None
+    resume: bool = False
+    device: str | None = None
+
+
+class Choice(NamedTuple):
+    """What a request names: the plan, the configuration with the sizes of the training, and the strategy."""
+
+    plan_name: str
+    plan: Plan
+    configuration_name: str
+    configuration: Configuration
+    trainer_type: type[Trainer[Any]]
+    settings: Settings
+
+
+def choose(project: Project, request: TrainRequest) -> Choice:
+    """What a request names.
+
+    Raises:
+        UsageError: the plan, configuration, trainer or a setting does not exist.
+    """
+    plan_name, plan = project.plan(request.planner)
+    name = request.configuration or plan.default_configuration
+    planned = plan.configuration(name)
+    trainer_type: type[Trainer[Any]] = registry.load("trainers", request.trainer)
+    settings = parse_settings(trainer_type, request.settings)
+    return Choice(plan_name, plan, name, with_settings(planned, settings), trainer_type, settings)
+
+
+def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:
+    """The typed settings of a trainer; values given as text are read by the setting's type, "a.b" is b within a.
+
+    Raises:
+        UsageError: an unknown setting (with the nearest name) or a value it cannot take.
+    """
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        outer, dot, inner = key.partition(".")
+        if outer in values and isinstance(values[outer], dict) != bool(dot):
+            raise UsageError(f"setting '{outer}'", "given as a whole and in part", "give either of them")
+        if dot:
+            values.setdefault(outer, {})[inner] = _read_value(value)
+        else:
+            values[key] = None if _means_none(trainer.settings_type, key, value) else _read_value(value)
+    try:
+        return trainer.settings_type.parse(values, f"settings of trainer '{trainer.name}'")
+    except DataError as error:
+        raise UsageError(error.asked, error.found, "see: selfcfg list trainers") from error
+
+
+def _read_value(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return value.split(",") if "," in value else value
+
+
+def _means_none(settings: type[Settings], name: str, value: Any) -> bool:
+    """Whether a text stands for None: "none" is also the name of a choice of some settings."""
+    field = settings.model_fields.get(name)
+    return value in ("none", "None", "null") and field is not None and type(None) in get_args(field.annotation)
+
+
+def with_settings(configuration: Configuration, settings: Settings) -> Configuration:
+    """The configuration with the batch and patch size of the settings, where they name any.
+
+    Raises:
+        UsageError: the network cannot take that patch size.
+    """
+    try:
+        return configuration.resized(batch_size=settings.batch_size, patch_size=settings.patch_size)
+    except DataError as error:
+        raise UsageError("train with the given sizes", error.found, "choose others") from error
