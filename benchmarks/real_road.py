@@ -119,6 +119,17 @@ TASKS = {
     "nuclei": Task(
         25, "dsb2018_nuclei/images", "dsb2018_nuclei/labels", {"background": 0, "nucleus": 1}, "R,G,B", "2d", SHORT
     ),
+    "nuclei_residual": Task(
+        25,
+        "dsb2018_nuclei/images",
+        "dsb2018_nuclei/labels",
+        {"background": 0, "nucleus": 1},
+        "R,G,B",
+        "2d",
+        {"epochs": 3, "iterations_per_epoch": 10, "validation_iterations": 2},
+        planner="residual-m",
+        memory="0.5",
+    ),
     "cascade": Task(*ORGANS, settings=SOME, cases=10, memory="0.3"),
     "cascade_residual": Task(*ORGANS, settings=SOME, cases=10, planner="residual-m", memory="0.3"),
 }
