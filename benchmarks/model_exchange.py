@@ -1,6 +1,6 @@
 """Trained models between nnU-Net and selfcfg, both ways: each tool's predictions of the same weights are compared.
 
-    python benchmarks/model_exchange.py --peer PYTHON --work DIR [--only plain-3d,regions] [--iterations 100]
+    python benchmarks/model_exchange.py --peer PYTHON --work DIR [--only plain-3d,regions] [--iterations 60]
 
 PYTHON is the interpreter of an environment that holds nnunetv2 2.8.1; DIR is an empty folder for data and models. Of
 each kind of model, nnU-Net's own trainer and ours train one for a few iterations on synthetic images. What one trained
@@ -182,14 +182,14 @@ class Work:
         (file,) = (self.root / "preprocessed" / self.dataset / "plans").glob("*.json")
         content = json.loads(file.read_text())
         configurations = content["configurations"]
-        if self.kind.configuration == CASCADE:
-            full = configurations["3d_fullres"]
-            coarse = {name: [edge * factor for edge in full[name]] for name, factor in COARSER.items()}
-            configurations |= {FIRST: {**full, **coarse}, CASCADE: {**full, "after": FIRST}}
         for configuration in configurations.values():
             configuration["batch_size"] = 2
             network = configuration["topology"]
             network["features"] = [count // 4 for count in network["features"]]
+        if self.kind.configuration == CASCADE:
+            full = configurations["3d_fullres"]
+            coarse = {name: [edge * factor for edge in full[name]] for name, factor in COARSER.items()}
+            configurations |= {FIRST: {**full, **coarse}, CASCADE: {**full, "after": FIRST}}
         write_json(file, content)
         return Plan.read(file)
 
@@ -253,7 +253,7 @@ def exchange(work: Work, direction: str) -> dict[str, Any]:
         found[label] = compared(here, work.predicted_by_peer(theirs, folder / f"theirs-{label}", exact=exact))
         found[label]["equal"] = round(1 - found[label]["different"] / found[label]["voxels"], 7)
     times = {"train_seconds": round(trained - began, 1), "exchange_seconds": round(done - trained, 2)}
-    return {"direction": direction, **found, **times}
+    return {"direction": direction, "iterations": work.iterations, **found, **times}
 
 
 def main() -> None:
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", default=",".join(KINDS))
-    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--iterations", type=int, default=60)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     work_folder = options.work.absolute()

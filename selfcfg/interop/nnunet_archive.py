@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from selfcfg.errors import DataError, UsageError
+from selfcfg.errors import DataError, SelfcfgError, UsageError
 
 MAX_ENTRIES = 200_000
 """Names in an archive: with all predictions of a cross-validation, real ones have some ten thousand."""
@@ -53,7 +53,12 @@ def unpacked(source: Path) -> Iterator[Path]:
             raise DataError(asked, f"damaged ({error})", "take another copy of it") from error
         except OSError as error:
             raise DataError(asked, error.strerror or str(error), "free some space for temporary files") from error
-        yield Path(name)
+        try:
+            yield Path(name)
+        except SelfcfgError as error:
+            # by the time it is read, the temporary folder is gone
+            told = (part.replace(name, str(source)) for part in (error.asked, error.found, error.remedy))
+            raise type(error)(*told) from error
 
 
 def find_models(folder: Path) -> list[Path]:

@@ -149,7 +149,7 @@ class _Stage:
         content = read_foreign_json(self.theirs / "plans.json")
         for fold in folds:
             checkpoint = read_checkpoint(self._file(fold, self.weights))
-            plan = _plan(content, description, checkpoint, str(self.theirs / "plans.json"))
+            plan = _plan(content, description, checkpoint, f"{self.theirs.name}/plans.json")
             if not self.records:
                 self.plan, self.configuration = plan, checkpoint.configuration
                 self._look_at(checkpoint)
