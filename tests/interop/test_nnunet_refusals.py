@@ -63,7 +63,7 @@ CHECKPOINTS: dict[str, tuple[Callable[[Content], Any], str]] = {
     "a number": (with_weights(**{NAME: 1.0}), "no tensor of real n"),
     "another shape": (with_weights(**{NAME: torch.ones(4, 2, 1, 3, 3)}), "is not the same tensor as"),
     "two values": (with_weights(**{f"decoder.{NAME}": torch.ones(4, 1, 1, 3, 3)}), "is not the same tensor as"),
-    "running means": (with_weights(**{"encoder.stages.0.0.convs.0.norm.running_mean": torch.ones(4)}), "is not in this"),
+    "batch means": (with_weights(**{"encoder.stages.0.0.convs.0.norm.running_mean": torch.ones(4)}), "is not in this"),
     "another network": (with_weights(**{"eva.blocks.0.weight": torch.ones(4)}), r"eva\.blocks\.0\.weight is in no"),
     "not a number": (poisoned, "holds NaN or infinite values"),
     "too large for float32": (
