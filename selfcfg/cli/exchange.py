@@ -20,7 +20,10 @@ def import_nnunet(
     source: Annotated[Path, typer.Argument(metavar="MODEL_DIR_OR_ZIP", help="model folder of nnU-Net v2, or a zip")],
     out: Annotated[Path, typer.Option(help="folder of the model to make; a cascade's first model goes beside it")],
     configuration: Annotated[
-        str | None, typer.Option("-c", "--configuration", help="which to take where there are several")
+        str | None,
+        typer.Option(
+            "-c", "--configuration", help="which to take where there are several, or the whole name of its folder"
+        ),
     ] = None,
     fold: Annotated[
         list[str] | None, typer.Option(help="folds, repeated or with commas; default: the numbered ones, else fold_all")

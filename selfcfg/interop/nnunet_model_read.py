@@ -214,15 +214,17 @@ def _chosen_model(models: list[Path], source: Path, configuration: str | None) -
     asked = f"import {source}"
     if not models:
         raise DataError(asked, "no plans.json with fold_* folders beside it", "give nnU-Net's model folder")
-    by_name = {model.name.rpartition("__")[2]: model for model in models}
-    if configuration is not None and configuration not in by_name:
-        raise UsageError(asked, f"no configuration '{configuration}' in it", nearest(configuration, by_name))
-    chosen = [by_name[configuration]] if configuration else models
-    if len(chosen) > 1:
+    if configuration is None:
         firsts = {first for model in models for first in _named_first(model)}
         chosen = [model for model in models if model not in firsts]
+    else:
+        chosen = [model for model in models if configuration in (model.name, model.name.rpartition("__")[2])]
+    if not chosen:
+        names = (model.name.rpartition("__")[2] for model in models)
+        raise UsageError(asked, f"no configuration '{configuration}' in it", nearest(str(configuration), names))
     if len(chosen) > 1:
-        raise UsageError(asked, f"it holds {listed(by_name)}", "choose one with --configuration")
+        found = f"it holds {listed(model.name for model in chosen)}"
+        raise UsageError(asked, found, "choose one with --configuration, by its configuration or its whole name")
     return chosen[0]
 
 

@@ -171,7 +171,8 @@ def test_of_an_archive_of_several_one_is_chosen(write_theirs: Write, tmp_path: P
     assert import_model(archive, tmp_path / "first", configuration=FIRST).first is None
     write_theirs(plan_of(), (0,))
     archive = packed(tmp_path / "theirs", tmp_path / "m.zip")
-    refused(archive, tmp_path / "n", f"it holds {SECOND}, {FIRST}, small; choose one with --config", UsageError)
+    refused(archive, tmp_path / "n", f"it holds nnU.*__{SECOND}, nnU.*__small; choose one with --config", UsageError)
+    assert import_model(archive, tmp_path / "o", configuration="nnUNetTrainer__nnUNetPlans__small").first is None
 
 
 def test_what_is_wrong_in_an_archive_is_named_by_its_place_there(source: Path, tmp_path: Path) -> None:
