@@ -25,7 +25,7 @@ from selfcfg.engine.position import Position
 from selfcfg.engine.stopping import StopRequest, stop_request
 from selfcfg.engine.trainer import Batch, Parts, Settings, Trainer
 from selfcfg.errors import DataError, Stopped, TrainingDiverged, WorkerDied
-from selfcfg.files import hash_json, write_json
+from selfcfg.files import hash_json
 from selfcfg.progress import progress, say
 from selfcfg.runs import RunFolder, RunRecord
 
@@ -108,8 +108,7 @@ def fit(
         if open_run(run, record, resume=resume):
             say(f"{run.path.name} is finished already")
             return _result_in(read_log(run), trainer.settings)
-        # whole: the hash in run.json is that of the values, and a plan of a run inherits from nothing
-        write_json(run.plan, trainer.plan.model_dump(mode="json"))
+        trainer.plan.write(run.plan)
         training = Training(trainer, run, record, batches, device)
         taken_over = training.restore_or_start(init)
         training.train()
