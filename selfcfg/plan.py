@@ -233,6 +233,10 @@ class Plan(Record):
             configurations[name] = {INHERITS_FROM: parent, **said}
         write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
+    def write_whole(self, path: Path) -> None:
+        """Stores the plan with every configuration complete: what a run keeps, whose bytes `content_hash` is of."""
+        super().write(path)
+
     def parents(self) -> dict[str, str]:
         """The configurations that work after another one, each with one that is the same but for that."""
         aside = {"after": None, "memory_bytes": None, "reasons": ()}

@@ -108,7 +108,7 @@ def fit(
         if open_run(run, record, resume=resume):
             say(f"{run.path.name} is finished already")
             return _result_in(read_log(run), trainer.settings)
-        trainer.plan.write(run.plan)
+        trainer.plan.write_whole(run.plan)
         training = Training(trainer, run, record, batches, device)
         taken_over = training.restore_or_start(init)
         training.train()

@@ -39,7 +39,7 @@ def add_cascade(file: Path) -> None:
     factors = np.prod(full["topology"]["strides"], axis=0)
     configurations["3d_lowres"]["patch_size"] = [int(factor) * 2 for factor in factors]
     configurations["3d_fullres"]["batch_size"] = 2
-    configurations[CASCADE] = {**full, "after": "3d_lowres", "batch_size": 2}
+    configurations[CASCADE] = {"inherits_from": "3d_fullres", "after": "3d_lowres"}
     file.write_text(json.dumps(content))
 
 
