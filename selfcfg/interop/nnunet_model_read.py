@@ -9,19 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from selfcfg.dataset import DatasetDescription
-from selfcfg.engine.checkpoint import fill, save_weights
+from selfcfg.engine.checkpoint import save_weights
 from selfcfg.engine.device import package_versions
 from selfcfg.errors import DataError, UsageError, listed, nearest
-from selfcfg.files import hash_file, new_folder, write_json
+from selfcfg.files import hash_file, new_folder
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.interop.nnunet_archive import FOLD, find_models, unpacked
 from selfcfg.interop.nnunet_checkpoint import Checkpoint, read_checkpoint
 from selfcfg.interop.nnunet_read import from_nnunet, read_foreign_json, safe_name
-from selfcfg.interop.nnunet_weights import to_ours
-from selfcfg.nets.unet import build_parts
+from selfcfg.interop.nnunet_weights import our_network
 from selfcfg.plan import Plan, Reason
 from selfcfg.runs import Origin, RunFolder, RunRecord
 
@@ -162,7 +159,7 @@ class _Stage:
             best = self._file(fold, "best")
             if self.weights == "final" and best.is_file():
                 self._write(read_checkpoint(best), run.best, self.records[fold])
-            write_json(run.plan, plan.model_dump(mode="json"))
+            plan.write_whole(run.plan)
         facts = self.theirs / "dataset_fingerprint.json"
         if facts.is_file():
             fingerprint, problems = Fingerprint.attempt(read_foreign_json(facts))
@@ -172,7 +169,16 @@ class _Stage:
                 fingerprint.write(self.folder / "fingerprint.json")
 
     def link(self, before: _Stage, name: str) -> None:
-        """Notes the cascade's first model, as load_model looks for it."""
+        """Notes the cascade's first model, as load_model looks for it.
+
+        Raises:
+            DataError: it is another model than the one whose result this one takes in.
+        """
+        own, after = self.plan.configuration(self.configuration), before.plan.configuration(before.configuration).after
+        is_same = (before.plan.labels, before.plan.channels) == (self.plan.labels, self.plan.channels)
+        if before.configuration != own.after or after is not None or not is_same:
+            found = f"{before.theirs.name} is of {before.configuration}, or has other channels or labels"
+            raise DataError(f"import {self.theirs.name} after {own.after}", found, "give both models of one training")
         hashes = {fold: hash_file(RunFolder(before.folder / fold).final) for fold in before.records}
         update = {"previous": name, "previous_weights": hashes}
         self.records = {fold: record.model_copy(update=update) for fold, record in self.records.items()}
@@ -193,15 +199,7 @@ class _Stage:
             self.notes.append("its checkpoints allow no mirroring: one pass is predicted instead of several")
 
     def _write(self, checkpoint: Checkpoint, target: Path, record: RunRecord) -> None:
-        plan, file = self.plan, checkpoint.file
-        configuration = plan.configuration(self.configuration)
-        parts = build_parts(configuration.topology, plan.input_channels(configuration), plan.labels.n_outputs)
-        tensors = to_ours(checkpoint.weights, str(file))
-        if foreign := [name for name in tensors if name.partition(".")[0] not in parts]:
-            found = f"{listed(foreign, 3)} is in no network of the plans (trainer {checkpoint.trainer})"
-            raise DataError(f"import {file}", found, "only the U-Nets of nnU-Net's own plans can be imported")
-        fill(parts, tensors, str(file))
-        _refuse_infinite(parts, file)
+        parts = our_network(checkpoint.weights, self.plan, self.configuration, str(checkpoint.file))
         notes = {name: str(getattr(record, name)) for name in ("dataset", "trainer", "configuration", "plan_hash")}
         save_weights(target, parts, notes)
 
@@ -308,12 +306,6 @@ def _record(plan: Plan, checkpoint: Checkpoint, fold: str, file_ending: str, sou
         status="finished",
         origin=origin,
     )
-
-
-def _refuse_infinite(parts: nn.ModuleDict, file: Path) -> None:
-    for name, tensor in parts.state_dict().items():
-        if not bool(tensor.isfinite().all()):
-            raise DataError(f"import {file}", f"{name} holds NaN or infinite values", "give another checkpoint")
 
 
 def _refuse_existing(folder: Path) -> None:

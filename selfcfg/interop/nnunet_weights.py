@@ -1,4 +1,4 @@
-"""The names of a network's tensors in nnU-Net's checkpoints, and ours.
+"""A network's weights in nnU-Net's checkpoints and in ours: the names of its tensors both ways.
 
 nnU-Net registers every convolution block's layers twice and the encoder again within the decoder, so that each tensor
 of a checkpoint has up to four names; we register each once (`selfcfg.nets.unet`).
@@ -9,9 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from selfcfg.errors import DataError
+from selfcfg.engine.checkpoint import fill
+from selfcfg.errors import DataError, listed
+from selfcfg.nets.unet import build_parts
+from selfcfg.plan import Plan
 
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 """What DistributedDataParallel and torch.compile put before every name."""
@@ -21,6 +25,42 @@ _LAYERS = ("conv", "norm")
 
 _BLOCK = re.compile(r"(.+)\.(conv|norm)\.(\w+)")
 _AGAIN = re.compile(r"\.all_modules\.([01])\.")
+
+
+def our_network(theirs: Mapping[str, Tensor], plan: Plan, name: str, source: str) -> nn.ModuleDict:
+    """The parts of our network with the weights of a checkpoint.
+
+    Plans of strangers may ask for any size, so names and shapes are compared before memory is taken.
+
+    Args:
+        theirs: the checkpoint's ``network_weights``.
+        plan: says what network it is.
+        name: of the configuration in it.
+        source: the file they are from, for messages.
+
+    Raises:
+        DataError: the weights are not those of this network, or not finite.
+    """
+    asked, remedy = f"import {source}", "give plans.json of the same training"
+    configuration = plan.configuration(name)
+    topology, tensors = configuration.topology, to_ours(theirs, source)
+    if (blocks := sum(topology.encoder_blocks) + sum(topology.decoder_blocks)) > len(tensors):
+        raise DataError(asked, f"{len(tensors)} tensors, but the plans ask for {blocks} blocks of layers", remedy)
+    try:
+        with torch.device("meta"):
+            parts = build_parts(topology, plan.input_channels(configuration), plan.labels.n_outputs)
+    except RuntimeError as error:
+        raise DataError(asked, f"the plans ask for {max(topology.features)} feature maps", remedy) from error
+    if foreign := [name for name in tensors if name.partition(".")[0] not in parts]:
+        found = f"{listed(foreign, 3)} is in no network of the plans"
+        raise DataError(asked, found, "only the U-Nets of nnU-Net's own plans can be imported")
+    fill(parts, tensors, source)
+    parts = parts.to_empty(device="cpu")
+    fill(parts, tensors, source)
+    for own, tensor in parts.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise DataError(asked, f"{own} holds NaN or infinite values", "give another checkpoint")
+    return parts
 
 
 def to_ours(theirs: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from selfcfg.dataset import DatasetDescription
 from selfcfg.engine.checkpoint import save_weights
 from selfcfg.engine.loading import load_model
 from selfcfg.errors import DataError, UsageError
-from selfcfg.files import hash_file, write_json
+from selfcfg.files import hash_file
 from selfcfg.interop.nnunet_model_read import import_model
 from selfcfg.interop.nnunet_model_write import export_model
 from selfcfg.labels import LabelSchema
@@ -41,7 +41,7 @@ def our_model(folder: Path, plan: Plan, folds: tuple[int, ...] = (0,), **changes
                 nn.init.normal_(parameter, std=0.3)
             run = RunFolder(experiment / f"fold_{fold}")
             save_weights(run.final, parts, {})
-            write_json(run.plan, plan.model_dump(mode="json"))
+            plan.write_whole(run.plan)
             made = {"fold": fold, "configuration": name, "status": "finished", **previous, **changes}
             small_record("supervised", Supervised.settings_type(), plan).model_copy(update=made).write(run.record)
         hashes = {f"fold_{fold}": hash_file(RunFolder(experiment / f"fold_{fold}").final) for fold in folds}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import struct
@@ -127,6 +128,31 @@ def test_folds_of_different_trainings(write_theirs: Write, tmp_path: Path) -> No
     source, _ = write_theirs(plan_of(), (0,))
     write_theirs(plan_of(), (1,), inference_allowed_mirroring_axes=(0,))
     refused(source, tmp_path / "m", "fold_0 and fold_1 are of different configurations or mirror axes")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("features_per_stage", [2**31 - 1] * 3, "the plans ask for 2147483647 feature maps"),
+        ("features_per_stage", [2**20] * 3, r"is \(4, 1, 1, 3, 3\) there and \(1048576, 1, 1, 3, 3\) in this network"),
+        ("n_conv_per_stage", [2**31 - 1, 1, 1], "but the plans ask for 2147483652 blocks of layers"),
+    ],
+)
+def test_plans_of_a_network_without_bounds(
+    key: str, value: list[int], message: str, source: Path, tmp_path: Path
+) -> None:
+    content = json.loads((source / "plans.json").read_text())
+    content["configurations"]["small"]["architecture"]["arch_kwargs"][key] = value
+    (source / "plans.json").write_text(json.dumps(content))
+    refused(source, tmp_path / "m", message)
+
+
+def test_a_first_stage_of_another_training(write_theirs: Write, tmp_path: Path) -> None:
+    first, _ = write_theirs(cascade_plan(), (0,), FIRST)
+    source, _ = write_theirs(cascade_plan(), (0,), SECOND)
+    content = json.loads((first / "dataset.json").read_text())
+    (first / "dataset.json").write_text(json.dumps({**content, "channel_names": {"0": "another"}}))
+    refused(source, tmp_path / "m", f"{FIRST} is of {FIRST}, or has other channels or labels")
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "plans.json"])
