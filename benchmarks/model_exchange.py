@@ -6,7 +6,8 @@ PYTHON is the interpreter of an environment that holds nnunetv2 2.8.1; DIR is an
 each kind of model, nnU-Net's own trainer and ours train one for a few iterations on synthetic images. What one trained
 the other takes over, and both predict the same images in float32 with the same mirroring. nnU-Net adds logits up in
 half precision, which alone flips labels where two classes are nearly equal; so it predicts twice, once as it is and
-once adding up in float32. A row a kind and direction is appended to ``benchmarks/results/model_exchange.jsonl``.
+once adding up in float32. A row a kind and direction is appended to ``benchmarks/results/model_exchange.jsonl``
+and not made again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from recording import append
+from recording import append, read
 
 from selfcfg.cli import main as selfcfg
 from selfcfg.convert.synthetic import make_synthetic
@@ -267,10 +268,11 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     work_folder = options.work.absolute()
     (work_folder / "peer" / "results").mkdir(parents=True, exist_ok=True)
+    done = read(RESULTS)
     with Peer(options.peer, work_folder) as peer:
         for name in options.only.split(","):
             work = Work(name, work_folder, peer, options.iterations)
-            for direction in ("import", "export"):
+            for direction in sorted({"import", "export"} - {row["direction"] for row in done if row["kind"] == name}):
                 append(RESULTS, {"kind": name, **exchange(work, direction), "peer": peer.versions})
 
 
