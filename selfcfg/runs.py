@@ -13,13 +13,35 @@ INCIDENTAL = frozenset({"workers", "tensorboard"})
 """Settings that change no weight: a run may be continued with others."""
 
 
+class Origin(Record):
+    """Where the weights of a run came from that was not trained here.
+
+    Args:
+        tool: that trained it, such as "nnunetv2".
+        source: name of the folder or archive that was imported.
+        trainer: what the tool calls its training.
+        checkpoint: name of the weights file there.
+        checkpoint_hash: of that file's bytes.
+        epoch: epochs it was trained for, or None where the file does not say.
+        file_ending: suffix of the images it was trained on.
+    """
+
+    tool: str
+    source: str
+    trainer: str
+    checkpoint: str
+    checkpoint_hash: str
+    epoch: int | None
+    file_ending: str
+
+
 class RunRecord(Record):
     """What made a run: enough to repeat it, and to refuse a run that would be another one.
 
     Args:
         dataset: folder name of the dataset.
-        trainer: entry-point name.
-        planner: entry-point name.
+        trainer: entry-point name; of an imported run, the name the other tool has for it.
+        planner: entry-point name; of an imported run, the name of the other tool's plans.
         configuration: name within the plan.
         fold: fold number, or "all".
         settings: the trainer's typed settings as JSON.
@@ -37,6 +59,7 @@ class RunRecord(Record):
         machine: processor or accelerator, threads, precision: what bit-for-bit repetition depends on.
         time_budget: seconds that the number of epochs was fitted to, or None.
         status: "running" or "finished".
+        origin: where an imported run came from; None where it was trained here.
     """
 
     dataset: str
@@ -59,6 +82,7 @@ class RunRecord(Record):
     machine: dict[str, str | int]
     time_budget: float | None = None
     status: str = "running"
+    origin: Origin | None = None
 
     def identity(self) -> dict[str, Any]:
         """What two runs must share to be the same run: neither versions, machine and status, nor where files lie."""

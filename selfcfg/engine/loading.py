@@ -24,7 +24,7 @@ Weights = Literal["final", "best"]
 def load_model(
     path: Path | str,
     *,
-    folds: Sequence[int] | None = None,
+    folds: Sequence[int | str] | None = None,
     device: str | None = None,
     precision: str = "auto",
     weights: Weights = "final",
@@ -34,7 +34,7 @@ def load_model(
 
     Args:
         path: the parent of ``fold_*`` folders, or one of them.
-        folds: use only these.
+        folds: use only these, by number, or "all" for the fold that was trained on every case.
         device: such as "cpu" or "cuda:0"; default: the best there is.
         precision: "auto" (bfloat16 where the device computes in it), "float32" or "bfloat16".
         weights: of the last or of the best epoch.
@@ -78,7 +78,7 @@ def _first(runs: Sequence[RunFolder], records: Sequence[RunRecord], device: str 
         raise DataError(asked, "its folds were trained after different first models", "give folds of one training")
     if not experiment.is_dir():
         raise DataError(asked, f"its first model is not there: {experiment}", "copy that experiment beside it")
-    model = load_model(experiment, folds=[int(record.fold) for record in records], device=device, precision=precision)
+    model = load_model(experiment, folds=[record.fold for record in records], device=device, precision=precision)
     for file in model.files:
         if hash_file(file) != records[0].previous_weights.get(file.parent.name):
             raise DataError(asked, f"{file} was trained again since", "train this second stage again, too")
@@ -90,7 +90,7 @@ def _was_mirrored(settings: Mapping[str, Any]) -> bool:
     return settings.get("augmentation") != "none" and transforms.get("mirror_p", 1.0) > 0
 
 
-def _chosen(runs: list[RunFolder], folds: Sequence[int] | None) -> list[RunFolder]:
+def _chosen(runs: list[RunFolder], folds: Sequence[int | str] | None) -> list[RunFolder]:
     if folds is None:
         return runs
     by_name = {run.path.name: run for run in runs}

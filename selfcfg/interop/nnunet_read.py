@@ -25,7 +25,7 @@ FLAT_RATIO = 100
 """A single slice this many times thicker than its pixels is a 2D image: nnU-Net gives those 999 times the spacing."""
 
 MAX_BYTES = 16 << 20
-"""Of a plans.json that is read; real ones have some ten thousand."""
+"""Of a JSON file that is read; a plans.json has some ten thousand."""
 
 _THEIR_KEYS: dict[str, tuple[str, ...]] = {
     "intensities": ("foreground_intensity_properties_per_channel",),
@@ -74,11 +74,15 @@ def from_nnunet(content: Any, description: DatasetDescription, dataset: str, sou
 
 def read_plans(file: Path, description: DatasetDescription, dataset: str) -> Plan:
     """The plan in a plans.json of nnU-Net, see `from_nnunet`."""
+    return from_nnunet(read_foreign_json(file), description, dataset, str(file))
+
+
+def read_foreign_json(file: Path) -> Any:
+    """The content of a JSON file of nnU-Net, read only if it has a size that such files have."""
     if file.is_file() and file.stat().st_size > MAX_BYTES:
-        raise DataError(
-            f"read {file}", f"{file.stat().st_size} bytes", "give nnU-Net's plans.json, which is far smaller"
-        )
-    return from_nnunet(read_json(file), description, dataset, str(file))
+        found = f"{file.stat().st_size} bytes"
+        raise DataError(f"read {file}", found, f"give nnU-Net's {file.name}, which is far smaller")
+    return read_json(file)
 
 
 def import_plans(project: Project, file: Path) -> tuple[Path, Plan]:
@@ -97,6 +101,18 @@ def import_plans(project: Project, file: Path) -> tuple[Path, Plan]:
     target = project.plan_file(plan.planner)
     plan.write(target)
     return target, plan
+
+
+def safe_name(name: str, key: str, source: str) -> str:
+    """What stands under a key of a file, made fit to name a file.
+
+    Raises:
+        DataError: nothing is left of it.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_.+-]+", "_", name).lstrip("._+-")[:64]
+    if not safe:
+        raise DataError(source, f"{key} '{name[:64]}' has no letter or digit", "give it a name")
+    return safe
 
 
 def _disagreements(theirs: NnunetPlans, description: DatasetDescription) -> list[Problem]:
@@ -129,7 +145,7 @@ def _our_content(theirs: NnunetPlans, description: DatasetDescription, dataset: 
     ]
     return {
         "dataset": dataset,
-        "planner": _safe(theirs.plans_name, source),
+        "planner": safe_name(theirs.plans_name, "plans_name", source),
         "memory_gb": memory,
         "channels": description.channels,
         "labels": description.schema_of_labels,
@@ -166,14 +182,6 @@ def _our_configuration(theirs: NnunetConfiguration, memory_bytes: int | None) ->
 
 def _reason(what: str, value: str, why: str) -> dict[str, str]:
     return {"what": what, "value": value, "why": why, "change": "editing this file, or planning anew."}
-
-
-def _safe(name: str, source: str) -> str:
-    """The plans' name as a file name."""
-    safe = re.sub(r"[^A-Za-z0-9_.+-]+", "_", name).lstrip("._+-")[:64]
-    if not safe:
-        raise DataError(source, f"plans_name '{name[:64]}' has no letter or digit", "give the plans a name")
-    return safe
 
 
 def _in_their_words(problem: Problem, theirs: NnunetPlans) -> Problem:

@@ -116,7 +116,7 @@ def _reader(plan: Plan, description: DatasetDescription) -> str:
     if given not in (None, "None"):
         return str(given)
     if ending not in READERS:
-        raise UsageError("--nnunet-format", f"nnU-Net reads no {ending} files", "convert the images to .png first")
+        raise UsageError("write for nnU-Net", f"nnU-Net reads no {ending} files", "convert the images to .png first")
     return "Tiff3DIO" if ending == ".tif" and plan.dimensions == 3 else READERS[ending]
 
 

@@ -213,6 +213,8 @@ def _making(folds: Folds) -> str:
     facts: dict[str, Any] = {"seed": record.seed, "share of labels used": record.label_fraction}
     if record.init is not None:
         facts["started from"] = Path(record.init).name
+    if record.origin is not None:
+        facts |= {f"imported: {name}": value for name, value in record.origin.model_dump().items()}
     settings = {**record.settings, "transforms": _changed_transforms(record.settings.get("transforms") or {})}
     facts |= settings | record.versions | record.machine
     return "## How it was made\n\n" + table(["what", "value"], facts.items(), numbers_from=9)

@@ -19,7 +19,7 @@ from selfcfg.io import read_label, write_label
 from selfcfg.plan import Configuration, Plan, Reason
 from selfcfg.report.cases import choose, failures
 from selfcfg.report.report import report_experiment, write_report
-from selfcfg.runs import RunRecord
+from selfcfg.runs import Origin, RunRecord
 from selfcfg.topology import Topology
 from selfcfg.workspace import Workspace
 
@@ -185,6 +185,22 @@ def test_a_report_can_be_written_again_later_and_elsewhere(road: Road, tmp_path:
     shutil.move(road.folder, moved)
     again = report_experiment(moved, road.workspace).read_text(encoding="utf-8")
     assert again == first
+
+
+def test_the_report_says_where_an_imported_model_came_from(road: Road) -> None:
+    origin = Origin(
+        tool="nnunetv2",
+        source="model.zip",
+        trainer="nnUNetTrainer",
+        checkpoint="fold_0/checkpoint_final.pth",
+        checkpoint_hash="0" * 32,
+        epoch=1000,
+        file_ending=".nii.gz",
+    )
+    for file in road.folder.glob("fold_*/run.json"):
+        imported = {"origin": origin, "settings": {}, "machine": {}, "trainer": "nnUNetTrainer"}
+        RunRecord.read(file).model_copy(update=imported).write(file)
+    assert "| imported: source | model.zip |" in road.report()
 
 
 def test_what_cannot_be_drawn_is_said(road: Road) -> None:

@@ -1,0 +1,280 @@
+"""Trained models between nnU-Net and selfcfg, both ways: each tool's predictions of the same weights are compared.
+
+    python benchmarks/model_exchange.py --peer PYTHON --work DIR [--only plain-3d,regions] [--iterations 60]
+
+PYTHON is the interpreter of an environment that holds nnunetv2 2.8.1; DIR is an empty folder for data and models. Of
+each kind of model, nnU-Net's own trainer and ours train one for a few iterations on synthetic images. What one trained
+the other takes over, and both predict the same images in float32 with the same mirroring. nnU-Net adds logits up in
+half precision, which alone flips labels where two classes are nearly equal; so it predicts twice, once as it is and
+once adding up in float32. A row a kind and direction is appended to ``benchmarks/results/model_exchange.jsonl``
+and not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from recording import append, read
+
+from selfcfg.cli import main as selfcfg
+from selfcfg.convert.synthetic import make_synthetic
+from selfcfg.dataset import DatasetDescription
+from selfcfg.files import write_json
+from selfcfg.interop.nnunet_write import to_nnunet
+from selfcfg.io import read_label
+from selfcfg.plan import Plan
+
+RESULTS = "model_exchange.jsonl"
+HERE = Path(__file__).resolve().parent
+CASES, SHAPE, MEMORY = 6, (16, 48, 44), "0.05"
+SETS = ("epochs=4", "validation_iterations=0", "workers=0", "precision=float32")
+CASCADE, FIRST = "3d_cascade_fullres", "3d_lowres"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model.
+
+    Args:
+        number: id of its dataset.
+        configuration: that is trained.
+        planner: ours.
+        folds: that nnU-Net trains.
+        dimensions: of the images.
+        regions: whether the classes overlap.
+        trainer: nnU-Net's.
+        old_plans: whether nnU-Net's model has plans as before version 2.4.
+    """
+
+    number: int
+    configuration: str = "3d_fullres"
+    planner: str = "standard"
+    folds: tuple[int | str, ...] = (0,)
+    dimensions: int = 3
+    regions: bool = False
+    trainer: str = "nnUNetTrainer"
+    old_plans: bool = False
+
+
+KINDS = {
+    "plain-3d": Kind(801),
+    "two-folds": Kind(802, folds=(0, 1)),
+    "plain-2d": Kind(803, "2d", dimensions=2),
+    "slices-2d": Kind(804, "2d"),
+    "residual-3d": Kind(805, planner="residual-m"),
+    "regions": Kind(806, regions=True),
+    "no-mirroring": Kind(807, trainer="nnUNetTrainerNoMirroring"),
+    "old-plans": Kind(808, old_plans=True),
+    "cascade": Kind(809, CASCADE, folds=("all",)),
+}
+
+
+class Peer:
+    """nnU-Net in a process of its own interpreter; use as a context manager."""
+
+    def __init__(self, python: Path, work: Path) -> None:
+        command = [str(python), str(HERE / "peer_models.py"), str(work)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.versions = self._line()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def do(self, what: str, **job: Any) -> dict[str, Any]:
+        """What it answers to one job."""
+        if self._process.stdin is None:
+            raise RuntimeError("nnU-Net's process takes no input")
+        self._process.stdin.write(json.dumps({"do": what, **job}, default=str) + "\n")
+        self._process.stdin.flush()
+        answer = self._line()
+        if "error" in answer:
+            raise RuntimeError(f"nnU-Net, {what}: {answer['error']}")
+        return answer
+
+    def _line(self) -> dict[str, Any]:
+        line = self._process.stdout.readline() if self._process.stdout else ""
+        if not line:
+            raise RuntimeError("nnU-Net's process has ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+class Work:
+    """One kind of model in the working folder."""
+
+    def __init__(self, name: str, work: Path, peer: Peer, iterations: int) -> None:
+        self.kind, self.root, self.peer, self.iterations = KINDS[name], work, peer, iterations
+        self.dataset = f"Dataset{self.kind.number}_{name}"
+        self.raw = work / "raw" / self.dataset
+        self.images, self.folder = self.raw / "imagesTr", work / name
+        self.plan = self._plan()
+
+    def ours(self, *command: Any) -> None:
+        """Runs one command of selfcfg."""
+        if code := selfcfg([str(part) for part in command]):
+            raise RuntimeError(f"selfcfg {command}: exit code {code}")
+
+    def trained_by_peer(self) -> Path:
+        """A model folder of nnU-Net."""
+        kind, folder = self.kind, self.root / "peer" / "preprocessed" / self.dataset
+        description = DatasetDescription.read(self.raw / "dataset.json")
+        write_json(folder / "plans.json", to_nnunet(self.plan, description, "plans"))
+        shutil.copy(self.raw / "dataset.json", folder)
+        stages = [FIRST, CASCADE] if kind.configuration == CASCADE else [kind.configuration]
+        needed = [*dict.fromkeys("3d_fullres" if stage == CASCADE else stage for stage in stages)]
+        self.peer.do("prepare", dataset=self.dataset, configurations=needed)
+        for stage in stages:
+            job = {"dataset": self.dataset, "configuration": stage, "trainer": kind.trainer}
+            for fold in kind.folds:
+                done = self.peer.do("train", **job, fold=fold, iterations=self.iterations, validate=stage == FIRST)
+        if kind.old_plans:
+            write_as_before_2_4(Path(done["model"]) / "plans.json")
+        return Path(done["model"])
+
+    def trained_by_us(self) -> Path:
+        """An experiment folder of ours."""
+        sets = [
+            part for setting in (*SETS, f"iterations_per_epoch={self.iterations // 4}") for part in ("--set", setting)
+        ]
+        place = ["--workspace", self.root, "--jobs", 1]
+        command = ["plan-and-train", self.kind.number, "--planner", self.kind.planner, "--memory", MEMORY]
+        folds = ",".join("0" if fold == "all" else str(fold) for fold in self.kind.folds)
+        self.ours(*command, "-c", self.kind.configuration, "--fold", folds, *sets, *place)
+        (run,) = (self.root / "results" / self.dataset).glob(f"*__{self.kind.configuration}")
+        return run
+
+    def predicted_by_us(self, model: Path, out: Path) -> Path:
+        """Our label maps."""
+        self.ours("predict", model, "-i", self.images, "-o", out, "--precision", "float32")
+        return out
+
+    def predicted_by_peer(self, model: Path, out: Path, *, exact: bool) -> Path:
+        """nnU-Net's label maps; in a cascade, on those of its own first model."""
+        previous = None
+        if model.name.endswith(CASCADE):
+            first = model.with_name(model.name.removesuffix(CASCADE) + FIRST)
+            previous = self.predicted_by_peer(first, out.with_name(f"{out.name}-first"), exact=exact)
+        folds = [fold.name.removeprefix("fold_") for fold in sorted(model.glob("fold_*"))]
+        self.peer.do("predict", model=model, folds=folds, images=self.images, out=out, previous=previous, exact=exact)
+        return out
+
+    def _plan(self) -> Plan:
+        """Our plan, with a cascade where one is wanted, batches of two and thin networks."""
+        if not self.raw.is_dir():
+            kind = self.kind
+            make_synthetic(self.raw, n_cases=CASES, seed=kind.number, mean_shape=SHAPE, dimensions=kind.dimensions)
+            if kind.regions:
+                content = json.loads((self.raw / "dataset.json").read_text())
+                labels = {"background": 0, "whole": [1, 2], "lesion": [2]}
+                write_json(self.raw / "dataset.json", {**content, "labels": labels, "regions_class_order": [1, 2]})
+        self.ours("plan", self.raw, "--planner", self.kind.planner, "--memory", MEMORY, "--workspace", self.root)
+        (file,) = (self.root / "preprocessed" / self.dataset / "plans").glob("*.json")
+        content = json.loads(file.read_text())
+        configurations = content["configurations"]
+        for configuration in configurations.values():
+            configuration["batch_size"] = 2
+            network = configuration["topology"]
+            network["features"] = [count // 4 for count in network["features"]]
+        if self.kind.configuration == CASCADE:
+            full = configurations["3d_fullres"]
+            coarse = {name: [edge * factor for edge in full[name]] for name, factor in COARSER.items()}
+            configurations |= {FIRST: {**full, **coarse}, CASCADE: {**full, "after": FIRST}}
+        write_json(file, content)
+        return Plan.read(file)
+
+
+COARSER = {"spacing": 1.5, "median_shape": 1 / 1.5}
+
+
+def write_as_before_2_4(file: Path) -> None:
+    """Turns nnU-Net's plans into what its older versions wrote."""
+    content = json.loads(file.read_text())
+    for configuration in content["configurations"].values():
+        network = configuration.pop("architecture")
+        given = network["arch_kwargs"]
+        configuration |= {
+            "UNet_class_name": network["network_class_name"].rpartition(".")[2],
+            "UNet_base_num_features": given["features_per_stage"][0],
+            "unet_max_num_features": max(given["features_per_stage"]),
+            "n_conv_per_stage_encoder": given["n_conv_per_stage"],
+            "n_conv_per_stage_decoder": given["n_conv_per_stage_decoder"],
+            "num_pool_per_axis": [
+                sum(stride[axis] > 1 for stride in given["strides"]) for axis in range(len(given["strides"][0]))
+            ],
+            "pool_op_kernel_sizes": given["strides"],
+            "conv_kernel_sizes": given["kernel_sizes"],
+        }
+    del content["selfcfg"]
+    write_json(file, content)
+
+
+def compared(ours: Path, theirs: Path) -> dict[str, Any]:
+    """How many labels are equal, and how many of ours are foreground."""
+    equal = voxels = foreground = 0
+    for file in sorted(file for file in ours.iterdir() if file.name.startswith("case_")):
+        here, there = read_label(file)[0], read_label(theirs / file.name)[0]
+        equal += int(np.count_nonzero(here == there))
+        foreground += int(np.count_nonzero(here))
+        voxels += here.size
+    return {"voxels": voxels, "foreground": round(foreground / voxels, 4), "different": voxels - equal}
+
+
+def exchange(work: Work, direction: str) -> dict[str, Any]:
+    """One row: the same weights predicted by both tools."""
+    folder = work.folder / direction
+    shutil.rmtree(folder, ignore_errors=True)
+    name = f"nnUNetTrainer__plans__{work.kind.configuration}"
+    began = time.perf_counter()
+    if direction == "import":
+        theirs = work.trained_by_peer()
+        trained = time.perf_counter()
+        ours = folder / name
+        work.ours("import", "nnunet", theirs, "--out", ours)
+    else:
+        ours = work.trained_by_us()
+        trained = time.perf_counter()
+        theirs = folder / name
+        work.ours("export", ours, "--to", "nnunet", "--out", theirs, "--workspace", work.root)
+    done = time.perf_counter()
+    here = work.predicted_by_us(ours, folder / "ours")
+    found: dict[str, Any] = {}
+    for label, exact in (("as it is", False), ("in float32", True)):
+        found[label] = compared(here, work.predicted_by_peer(theirs, folder / f"theirs-{label}", exact=exact))
+        found[label]["equal"] = round(1 - found[label]["different"] / found[label]["voxels"], 7)
+    times = {"train_seconds": round(trained - began, 1), "exchange_seconds": round(done - trained, 2)}
+    return {"direction": direction, "iterations": work.iterations, **found, **times}
+
+
+def main() -> None:
+    """Does every kind in both directions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", default=",".join(KINDS))
+    parser.add_argument("--iterations", type=int, default=60)
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    work_folder = options.work.absolute()
+    (work_folder / "peer" / "results").mkdir(parents=True, exist_ok=True)
+    done = read(RESULTS)
+    with Peer(options.peer, work_folder) as peer:
+        for name in options.only.split(","):
+            work = Work(name, work_folder, peer, options.iterations)
+            for direction in sorted({"import", "export"} - {row["direction"] for row in done if row["kind"] == name}):
+                append(RESULTS, {"kind": name, **exchange(work, direction), "peer": peer.versions})
+
+
+if __name__ == "__main__":
+    main()
