@@ -33,22 +33,35 @@ CORES = 2
 
 
 def main() -> None:
-    """Does every row that is asked for and not done yet."""
+    """Does every row that is asked for and not done yet, and writes the table."""
     options = _options()
-    if not options.table:
-        place = _place(options)
-        _keep_to(place.cores)
-        done = {row["row"] for row in read(RESULTS)} if not place.quick else set()
-        versions = peer_versions(place)
-        for name in options.only.split(","):
-            if name not in done:
-                measured = measure(name, ROWS[name], place, 1 if place.quick else options.rounds)
-                if place.quick:
-                    print(measured, flush=True)
-                else:
-                    append(RESULTS, {"row": name, **measured, "cores": place.cores, "peer": versions})
+    failed = [] if options.table else measure_all(options.only.split(","), _place(options), options.rounds)
     if not options.quick:
         print(write_page(ROWS, read(RESULTS)))
+    if failed:
+        raise SystemExit(f"not measured: {', '.join(failed)}")
+
+
+def measure_all(names: list[str], place: Place, rounds: int) -> list[str]:
+    """Appends each row to the results, where it is not there yet; gives the names of those that ended with an error."""
+    failed = []
+    _keep_to(place.cores)
+    done = set() if place.quick else {row["row"] for row in read(RESULTS)}
+    versions = peer_versions(place)
+    for name in names:
+        if name in done:
+            continue
+        try:
+            measured = measure(name, ROWS[name], place, 1 if place.quick else rounds)
+        except RuntimeError as error:
+            failed.append(name)
+            print(f"{name}: {error}", flush=True)
+            continue
+        if place.quick:
+            print(measured, flush=True)
+        else:
+            append(RESULTS, {"row": name, **measured, "cores": place.cores, "peer": versions})
+    return failed
 
 
 def measure(name: str, row: Row, place: Place, rounds: int) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,7 +89,7 @@ def calls(
     job: str,
     own: Mapping[str, Any],
     their: Mapping[str, Any],
-    check: Callable[[Array, Array], list[Check]],
+    check: Callable[[Array, Array], list[Check]] | None,
     *,
     per: int = 1,
     cores: int | None = None,
@@ -99,18 +101,19 @@ def calls(
         job: its name on both sides.
         own: our arguments.
         their: nnU-Net's arguments.
-        check: compares the two results.
+        check: compares the two results; None where they are drawn at random.
         per: units of work in a call.
         cores: threads; None: the place's.
     """
     with Worker(place, "own_jobs", cores) as ours, Worker(place, "peer_jobs", cores) as theirs:
         ours.prepare(job, **own)
         theirs.prepare(job, **their)
-        kept = place.work / "kept"
-        kept.mkdir(exist_ok=True)
 
         def compare() -> list[Check]:
-            files = ours.keep(kept / "ours.npy"), theirs.keep(kept / "theirs.npy")
-            return check(*(np.load(file, mmap_mode="r") for file in files))
+            if check is None:
+                return []
+            with TemporaryDirectory(dir=place.work) as folder:
+                files = ours.keep(Path(folder, "ours.npy")), theirs.keep(Path(folder, "theirs.npy"))
+                return check(*(np.load(file, mmap_mode="r") for file in files))
 
         yield Contest(lambda: ours.call(per), lambda: theirs.call(per), compare)

@@ -128,8 +128,8 @@ def patch_loading(place: Place) -> Iterator[Contest]:
     samples = 4 if place.quick else 40
     shared = {"patch": [size // 4 for size in PATCH] if place.quick else list(PATCH), "samples": samples}
     own, their = {"store": str(ours), **shared}, {"store": str(theirs), **shared}
-    with calls(place, "load_patches", own, their, lambda a, b: [], per=samples, cores=1) as contest:
-        yield contest._replace(check=list)
+    with calls(place, "load_patches", own, their, None, per=samples, cores=1) as contest:
+        yield contest
 
 
 @contextmanager
