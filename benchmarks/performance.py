@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 from hot_paths import rows_data, rows_use
 from hot_paths.contests import Check, Row
-from hot_paths.inputs import peer_versions
+from hot_paths.inputs import peer_versions, real_source
 from hot_paths.measuring import Place, Usage
 from hot_paths.table import write_page
 from recording import append, read
@@ -112,7 +112,8 @@ def _place(options: argparse.Namespace) -> Place:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path)
-    parser.add_argument("--only", default=",".join(ROWS), help=f"of: {', '.join(ROWS)}")
+    default = [name for name in ROWS if name != "preprocessing_real" or real_source().is_dir()]
+    parser.add_argument("--only", default=",".join(default), help=f"of: {', '.join(ROWS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("workspace") / "performance")
     parser.add_argument("--quick", action="store_true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,15 +13,16 @@ import numpy as np
 
 from selfcfg.dataset import DatasetDescription
 from selfcfg.engine.checkpoint import read_weights
-from selfcfg.files import new_folder, write_json
+from selfcfg.files import new_folder, read_json, write_json
 from selfcfg.interop.nnunet_write import to_nnunet
 from selfcfg.plan import Plan
 from selfcfg.runs import RunFolder, RunRecord
 
 from .measuring import HERE, Place, run
-from .synthetic import SCANS, organs, painted, scan, write_dataset, write_pairs
+from .synthetic import SCANS, description, organs, painted, scan, write_dataset, write_pairs
 
 NAME = "Dataset001_Ct"
+REAL_NAME = "Dataset002_HeadNeck"
 CONFIGURATION = "3d_fullres"
 COARSE_SPACING = "3,3,3"
 COARSE_MEMORY = "4"
@@ -58,6 +60,28 @@ def raw(place: Place) -> Path:
         quick = [((32, 64, 64), spacing) for _, spacing in SCANS]
         with new_folder(folder) as temporary:
             write_dataset(temporary, quick if place.quick else SCANS)
+    return folder
+
+
+def real_source() -> Path:
+    """Where real head and neck CTs lie, if there are any: `SELFCFG_REAL_DATA`, else beside the project."""
+    shared = os.environ.get("SELFCFG_REAL_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data"
+    return Path(shared) / "openkbp_headneck_ct"
+
+
+def real(place: Place) -> Path:
+    """The real head and neck CTs in the standard folder format."""
+    folder, source = place.work / "raw" / REAL_NAME, real_source()
+    if not folder.exists():
+        cases = sorted((source / "images").iterdir())[: 2 if place.quick else None]
+        with new_folder(folder) as temporary:
+            for name in ("imagesTr", "labelsTr"):
+                (temporary / name).mkdir()
+            for file in cases:
+                case = file.name.removesuffix(".nii.gz")
+                shutil.copyfile(file, temporary / "imagesTr" / f"{case}_0000.nii.gz")
+                shutil.copyfile(source / "labels" / file.name, temporary / "labelsTr" / file.name)
+            write_json(temporary / "dataset.json", description(5, len(cases)))
     return folder
 
 
@@ -103,28 +127,43 @@ def logits(place: Place, shape: tuple[int, int, int], n_classes: int) -> Path:
     return folder / "logits.npy"
 
 
-def preprocessed(place: Place) -> tuple[Path, Path]:
-    """Our store and nnU-Net's of the scans, made where the row that times this has not left them."""
-    scans = raw(place)
-    own, their = place.work / "preprocessed" / NAME, place.work / "peer" / "nnUNet_preprocessed" / NAME
+def preprocessed(place: Place, scans: Path) -> tuple[Path, Path]:
+    """Our store and nnU-Net's of a raw dataset, made where the row that times this has not left them."""
+    own, their = (folder / scans.name for folder in folders(place))
     if len(list(own.glob(f"{CONFIGURATION}-*/*/case.json"))) < len(list((scans / "labelsTr").iterdir())):
-        run(own_preprocessing(place), place.environment(1))
+        run(own_preprocessing(place, scans), place.environment(1))
     if not (their / "gt_segmentations").is_dir():
-        run(their_preprocessing(place), place.environment(1))
+        run(their_preprocessing(place, scans), place.environment(1))
     return next(own.glob(f"{CONFIGURATION}-*")), their / f"nnUNetPlans_{CONFIGURATION}"
 
 
-def own_preprocessing(place: Place) -> list[list[str]]:
+def folders(place: Place) -> tuple[Path, Path]:
+    """The parents of what either side preprocesses."""
+    return place.work / "preprocessed", place.work / "peer" / "nnUNet_preprocessed"
+
+
+def own_preprocessing(place: Place, scans: Path) -> list[list[str]]:
     """Our commands from raw images to preprocessed cases, the plan included."""
     shared = ["--jobs", place.cores, "--workspace", place.work]
-    return [place.ours("plan", 1, *shared), place.ours("preprocess", 1, "-c", CONFIGURATION, *shared)]
+    return [place.ours("plan", scans.name, *shared), place.ours("preprocess", scans.name, "-c", CONFIGURATION, *shared)]
 
 
-def their_preprocessing(place: Place) -> list[list[str]]:
+def their_preprocessing(place: Place, scans: Path) -> list[list[str]]:
     """The command of nnU-Net for the same."""
-    program, processes = "nnUNetv2_plan_and_preprocess", str(place.cores)
+    number, processes = int(scans.name[7:10]), place.cores
     options = ["-c", CONFIGURATION, "-npfp", processes, "-np", processes, "--clean"]
-    return [place.theirs(program, "-d", 1, *options)]
+    return [place.theirs("nnUNetv2_plan_and_preprocess", "-d", number, *options)]
+
+
+def preprocess_theirs_alike(place: Place, scans: Path) -> None:
+    """Preprocesses again with nnU-Net and our statistics of the intensities in its plans, which it draws at random."""
+    own, their = (folder / scans.name for folder in folders(place))
+    file = their / "nnUNetPlans.json"
+    content, statistics = read_json(file), Plan.read(own / "plans" / "standard.json").intensities
+    measured = {str(channel): found.model_dump() for channel, found in enumerate(statistics)}
+    write_json(file, {**content, "foreground_intensity_properties_per_channel": measured})
+    options = ["-d", int(scans.name[7:10]), "-c", CONFIGURATION, "-np", place.cores]
+    run([place.theirs("nnUNetv2_preprocess", *options)], place.environment(1))
 
 
 def models(place: Place) -> Models:
@@ -175,10 +214,10 @@ def _train(place: Place, workspace: Path, plan_name: str, experiment: Path) -> N
 def _write_theirs(place: Place, experiment: Path, plan: Plan, folder: Path) -> None:
     import torch
 
-    description = raw(place) / "dataset.json"
-    plans = to_nnunet(plan, DatasetDescription.read(description), "nnUNetPlans")
+    about = raw(place) / "dataset.json"
+    plans = to_nnunet(plan, DatasetDescription.read(about), "nnUNetPlans")
     write_json(folder / "plans.json", plans)
-    shutil.copyfile(description, folder / "dataset.json")
+    shutil.copyfile(about, folder / "dataset.json")
     weights, _ = read_weights(experiment / "fold_0" / "final.safetensors")
     torch.save(weights, folder / "weights.pt")
     run([[str(place.peer), "-W", "ignore", str(HERE / "peer_model.py"), str(folder)]], place.environment())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,23 +22,23 @@ PICTURE = (512, 512)
 
 
 @contextmanager
-def preprocessing(place: Place) -> Iterator[Contest]:
+def preprocessing(place: Place, dataset: Callable[[Place], Path]) -> Iterator[Contest]:
     """Fingerprint, plan and preprocessing by the commands of either side, with as many processes as cores."""
-    raw = inputs.raw(place)
-    environment = place.environment(1)
-    theirs = place.work / "peer" / "nnUNet_preprocessed"
+    scans = dataset(place)
+    ours, theirs = (folder / scans.name for folder in inputs.folders(place))
 
     def one(commands: list[list[str]], made: Path) -> Usage:
         shutil.rmtree(made, ignore_errors=True)
-        return run(commands, environment)
+        return run(commands, place.environment(1))
 
     def check() -> list[Check]:
-        ours, other = inputs.preprocessed(place)
-        return _same_cases(Store(ours), other)
+        inputs.preprocess_theirs_alike(place, scans)
+        own, other = inputs.preprocessed(place, scans)
+        return _same_cases(Store(own), other)
 
     yield Contest(
-        lambda: one(inputs.own_preprocessing(place), place.work / "preprocessed" / raw.name),
-        lambda: one(inputs.their_preprocessing(place), theirs / raw.name),
+        lambda: one(inputs.own_preprocessing(place, scans), ours),
+        lambda: one(inputs.their_preprocessing(place, scans), theirs),
         check,
     )
 
@@ -124,7 +124,7 @@ def _enlarged(place: Place, patch: tuple[int, ...]) -> tuple[int, ...]:
 @contextmanager
 def patch_loading(place: Place) -> Iterator[Contest]:
     """What each side reads for its training patches: the enlarged patch there, the box of what was drawn here."""
-    ours, theirs = inputs.preprocessed(place)
+    ours, theirs = inputs.preprocessed(place, inputs.raw(place))
     samples = 4 if place.quick else 40
     shared = {"patch": [size // 4 for size in PATCH] if place.quick else list(PATCH), "samples": samples}
     own, their = {"store": str(ours), **shared}, {"store": str(theirs), **shared}
@@ -135,7 +135,7 @@ def patch_loading(place: Place) -> Iterator[Contest]:
 @contextmanager
 def box_reading(place: Place) -> Iterator[Contest]:
     """The same enlarged boxes from both stores."""
-    ours, theirs = inputs.preprocessed(place)
+    ours, theirs = inputs.preprocessed(place, inputs.raw(place))
     size = _enlarged(place, tuple(side // 4 for side in PATCH) if place.quick else PATCH)
     rng = np.random.default_rng(3)
     store = Store(ours)
@@ -156,7 +156,17 @@ def _same_boxes(ours: Array, theirs: Array) -> list[Check]:
 
 ROWS = {
     "preprocessing": Row(
-        "fingerprint, plan and preprocessing of 6 CTs of about 130 x 256 x 256", "", 5, preprocessing, memory=2
+        "fingerprint, plan and preprocessing of 6 CTs of about 130 x 256 x 256",
+        "",
+        5,
+        partial(preprocessing, dataset=inputs.raw),
+        memory=2,
+    ),
+    "preprocessing_real": Row(
+        "the same of 40 real head and neck CTs of about 80 x 128 x 128",
+        "",
+        None,
+        partial(preprocessing, dataset=inputs.real),
     ),
     "image": Row(
         "image 200 x 512 x 512, 2.0 x 0.7 x 0.7 to 1 mm", "", 10, partial(image_resampling, spacing=(2.0, 0.7, 0.7))

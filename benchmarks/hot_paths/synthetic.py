@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,18 +86,13 @@ def write_dataset(folder: Path, scans: Sequence[tuple[Size, Vector]], n_labels: 
         label = painted(organs(n_labels, rng), size)
         write_image(folder / "imagesTr" / f"ct_{number}_0000.nii.gz", scan(label, rng)[None], geometry)
         write_label(folder / "labelsTr" / f"ct_{number}.nii.gz", label, geometry)
-    description = {
-        "channel_names": {"0": "CT"},
-        "labels": label_names(n_labels),
-        "numTraining": len(scans),
-        "file_ending": ".nii.gz",
-    }
-    write_json(folder / "dataset.json", description)
+    write_json(folder / "dataset.json", description(n_labels, len(scans)))
 
 
-def label_names(count: int) -> dict[str, int]:
-    """Background and `count` organs, as in dataset.json."""
-    return {"background": 0, **{f"organ {value}": value for value in range(1, count + 1)}}
+def description(n_labels: int, n_cases: int) -> dict[str, Any]:
+    """The content of dataset.json for CTs with organs numbered from 1."""
+    names = {"background": 0, **{f"organ {value}": value for value in range(1, n_labels + 1)}}
+    return {"channel_names": {"0": "CT"}, "labels": names, "numTraining": n_cases, "file_ending": ".nii.gz"}
 
 
 def write_pairs(folder: Path, n_cases: int, n_labels: int, size: Size) -> None:
@@ -110,5 +106,4 @@ def write_pairs(folder: Path, n_cases: int, n_labels: int, size: Size) -> None:
         write_label(folder / "references" / f"case_{number:02d}.nii.gz", painted(those, size), geometry)
         found = painted(moved(those, rng), size)
         write_label(folder / "predictions" / f"case_{number:02d}.nii.gz", found, geometry)
-    names = {"labels": label_names(n_labels), "channel_names": {"0": "CT"}, "numTraining": n_cases}
-    write_json(folder / "dataset.json", {**names, "file_ending": ".nii.gz"})
+    write_json(folder / "dataset.json", description(n_labels, n_cases))
