@@ -3,7 +3,7 @@
     python benchmarks/performance.py --peer PYTHON [--only preprocessing,image,...] [--rounds 3] [--work DIR]
     python benchmarks/performance.py --table
 
-PYTHON is the interpreter of an environment that holds nnunetv2 2.8.1. The data are made on the spot in DIR (about 12
+PYTHON is the interpreter of an environment that holds nnunetv2 2.8.1. The data are made on the spot in DIR (about 8
 GB). Both sides take turns, as many as rounds; each row states its first turns and the medians of all, and checks in the
 same run that both sides made the same. Finished rows are appended to ``benchmarks/results/performance.jsonl`` and not
 done again; ``--table`` writes the table of ``docs/performance.md`` from them, which a run also does at its end.

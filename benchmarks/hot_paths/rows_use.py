@@ -131,7 +131,7 @@ def _export_arguments(place: Place, shape: tuple[int, int, int], spacing: tuple[
 @contextmanager
 def surfaces(place: Place) -> Iterator[Contest]:
     """Our evaluation, all metrics, against distance transforms of whole volumes; seconds are for a case."""
-    folder, few = inputs.pairs(place), 2 if place.quick else 4
+    folder, few = inputs.pairs(place), 2
     scores, plain = place.work / "scores", place.work / "plain.json"
     many = len(list((folder / "references").iterdir()))
     own = place.ours("evaluate", folder / "references", folder / "predictions", "--dataset-json")
@@ -208,7 +208,11 @@ ROWS = {
         "the same with all mirrored copies, as shipped", "", 2, partial(prediction, precision="auto", mirroring=True)
     ),
     "predict_mirrored_float32": Row(
-        "the same with all mirrored copies, in float32", "", 1, partial(prediction, precision="float32", mirroring=True)
+        "the same with all mirrored copies, in float32",
+        "",
+        1,
+        partial(prediction, precision="float32", mirroring=True),
+        turns=1,
     ),
     "export": Row("export of 118 classes to 200 x 256 x 256", "", None, export, turns=1),
     "export_large": Row("export of 118 classes to 400 x 512 x 512", "", None, large_export, limit_mb=4096, turns=1),
