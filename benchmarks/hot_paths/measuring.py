@@ -100,7 +100,7 @@ def _own_bytes(process: psutil.Process) -> int:
     try:
         lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
         return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(_OWN))
-    except (OSError, psutil.Error):
+    except OSError:  # it has ended, or another system tells nothing of the kind
         return 0
 
 
