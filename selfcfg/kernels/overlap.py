@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_BLOCK = 1 << 19
+_BLOCK = 1 << 17
 
 
 def joint_histogram(
@@ -29,16 +29,16 @@ def joint_histogram(
     rows, columns = reference.reshape(-1), prediction.reshape(-1)
     histogram = np.zeros(n_values * n_values, dtype=np.int64)
     for start in range(0, rows.size, _BLOCK):
-        row = rows[start : start + _BLOCK].astype(np.intp)
-        column = columns[start : start + _BLOCK].astype(np.intp)
+        row, column = rows[start : start + _BLOCK], columns[start : start + _BLOCK]
         for name, values in (("reference", row), ("prediction", column)):
             if values.min() < 0 or values.max() >= n_values:
                 raise ValueError(
                     f"{name} holds values from {values.min()} to {values.max()}, expected 0 to {n_values - 1}"
                 )
-        row *= n_values
-        row += column
-        histogram += np.bincount(row, minlength=n_values * n_values)
+        pair = row.astype(np.intp)
+        pair *= n_values
+        pair += column.astype(np.intp, copy=False)
+        histogram += np.bincount(pair, minlength=n_values * n_values)
     return histogram.reshape(n_values, n_values)
 
 
