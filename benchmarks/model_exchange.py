@@ -1,13 +1,16 @@
 """Trained models between nnU-Net and selfcfg, both ways: each tool's predictions of the same weights are compared.
 
     python benchmarks/model_exchange.py --peer PYTHON --work DIR [--only plain-3d,regions] [--iterations 60]
+    python benchmarks/model_exchange.py --peer PYTHON --work DIR --model MODEL_DIR --images IMAGES
+    python benchmarks/model_exchange.py --table
 
 PYTHON is the interpreter of an environment that holds nnunetv2 2.8.1; DIR is an empty folder for data and models. Of
 each kind of model, nnU-Net's own trainer and ours train one for a few iterations on synthetic images. What one trained
 the other takes over, and both predict the same images in float32 with the same mirroring. nnU-Net adds logits up in
 half precision, which alone flips labels where two classes are nearly equal; so it predicts twice, once as it is and
 once adding up in float32. A row a kind and direction is appended to ``benchmarks/results/model_exchange.jsonl``
-and not made again.
+and not made again. With ``--model`` one that nnU-Net trained is imported and predicts given images, here also with
+``--precision auto``. ``--table`` writes the table of ``docs/how-to/nnunet-models.md``, as does the end of each run.
 """
 
 from __future__ import annotations
@@ -28,13 +31,16 @@ from recording import append, read
 from selfcfg.cli import main as selfcfg
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.dataset import DatasetDescription
-from selfcfg.files import write_json
+from selfcfg.files import write_json, write_text
+from selfcfg.image_files import image_files
 from selfcfg.interop.nnunet_write import to_nnunet
 from selfcfg.io import read_label
 from selfcfg.plan import Plan
 
 RESULTS = "model_exchange.jsonl"
 HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "how-to" / "nnunet-models.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 CASES, SHAPE, MEMORY = 6, (16, 48, 44), "0.05"
 SETS = ("epochs=4", "validation_iterations=0", "workers=0", "precision=float32")
 CASCADE, FIRST = "3d_cascade_fullres", "3d_lowres"
@@ -223,12 +229,13 @@ def write_as_before_2_4(file: Path) -> None:
 def compared(ours: Path, theirs: Path) -> dict[str, Any]:
     """How many labels are equal, and how many of ours are foreground."""
     equal = voxels = foreground = 0
-    for file in sorted(file for file in ours.iterdir() if file.name.startswith("case_")):
+    for file in image_files(ours).values():
         here, there = read_label(file)[0], read_label(theirs / file.name)[0]
         equal += int(np.count_nonzero(here == there))
         foreground += int(np.count_nonzero(here))
         voxels += here.size
-    return {"voxels": voxels, "foreground": round(foreground / voxels, 4), "different": voxels - equal}
+    found = {"voxels": voxels, "foreground": round(foreground / voxels, 4), "different": voxels - equal}
+    return {**found, "equal": round(equal / voxels, 7)}
 
 
 def exchange(work: Work, direction: str) -> dict[str, Any]:
@@ -252,28 +259,77 @@ def exchange(work: Work, direction: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for label, exact in (("as it is", False), ("in float32", True)):
         found[label] = compared(here, work.predicted_by_peer(theirs, folder / f"theirs-{label}", exact=exact))
-        found[label]["equal"] = round(1 - found[label]["different"] / found[label]["voxels"], 7)
     times = {"train_seconds": round(trained - began, 1), "exchange_seconds": round(done - trained, 2)}
     return {"direction": direction, "iterations": work.iterations, **found, **times}
 
 
+def given(model: Path, images: Path, work: Path, peer: Peer) -> dict[str, Any]:
+    """One row: a model that nnU-Net has trained, on images of its kind."""
+    folder = work / "given"
+    shutil.rmtree(folder, ignore_errors=True)
+    imported = folder / "imported"
+    commands = [["import", "nnunet", model, "--out", imported]]
+    for precision in ("float32", "auto"):
+        commands.append(["predict", imported, "-i", images, "-o", folder / precision, "--precision", precision])
+    for command in commands:
+        if selfcfg([str(part) for part in command]):
+            raise RuntimeError(f"selfcfg {command} failed")
+    folds = [fold.name.removeprefix("fold_") for fold in sorted(imported.glob("fold_*"))]
+    job = {"model": model, "folds": folds, "images": images, "previous": None}
+    for exact in (False, True):
+        peer.do("predict", **job, out=folder / f"theirs-{exact}", exact=exact)
+    return {
+        "direction": "import",
+        "images": len(image_files(folder / "auto")),
+        "as it is": compared(folder / "float32", folder / "theirs-False"),
+        "in float32": compared(folder / "float32", folder / "theirs-True"),
+        "auto": compared(folder / "auto", folder / "theirs-False"),
+    }
+
+
+def write_table(rows: list[dict[str, Any]]) -> None:
+    """Puts the results between the marks of the page."""
+    heads = ("model", "direction", "labels", "equal", "both in float32", "ours in bfloat16")
+    lines = [f"| {' | '.join(heads)} |", "| :-- | :-- |" + " --: |" * 4]
+    for row in sorted(rows, key=lambda row: (row["kind"], row["direction"])):
+        shares = [
+            f"{100 * row[how]['equal']:.4f} %" if how in row else "-" for how in ("as it is", "in float32", "auto")
+        ]
+        lines.append("| " + " | ".join([row["kind"], row["direction"], str(row["as it is"]["voxels"]), *shares]) + " |")
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    write_text(PAGE, f"{before}{BEGIN}\n\n" + "\n".join(lines) + f"\n\n{END}{rest.partition(END)[2]}")
+
+
 def main() -> None:
-    """Does every kind in both directions."""
+    """Does every kind in both directions, or the one model that is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--peer", type=Path)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--model", type=Path, help="model folder of nnU-Net to take in place of those trained here")
+    parser.add_argument("--images", type=Path, help="what it is to predict")
+    parser.add_argument("--name", default="given", help="of that model in the results")
+    parser.add_argument("--table", action="store_true", help="only write the table from the results")
     parser.add_argument("--only", default=",".join(KINDS))
     parser.add_argument("--iterations", type=int, default=60)
     options = parser.parse_args()
+    if options.table:
+        write_table(read(RESULTS))
+        return
+    if not (options.peer and options.work):
+        parser.error("--peer and --work are needed")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     work_folder = options.work.absolute()
     (work_folder / "peer" / "results").mkdir(parents=True, exist_ok=True)
     done = read(RESULTS)
     with Peer(options.peer, work_folder) as peer:
-        for name in options.only.split(","):
+        if options.model:
+            row = given(options.model.absolute(), options.images.absolute(), work_folder, peer)
+            append(RESULTS, {"kind": options.name, **row, "peer": peer.versions})
+        for name in [] if options.model else options.only.split(","):
             work = Work(name, work_folder, peer, options.iterations)
             for direction in sorted({"import", "export"} - {row["direction"] for row in done if row["kind"] == name}):
                 append(RESULTS, {"kind": name, **exchange(work, direction), "peer": peer.versions})
+    write_table(read(RESULTS))
 
 
 if __name__ == "__main__":

@@ -148,10 +148,10 @@ class _Pair:
 def _taps(old: int, new: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
     """The two old voxels each new one lies between, and the weight of the second, of linear interpolation."""
     weights = axis_matrix(old, new, 1)
-    used = (weights != 0).to(torch.uint8)
+    used = weights != 0
     lower = used.argmax(1)
-    upper = old - 1 - used.flip(1).argmax(1)
-    share = weights[torch.arange(new), upper].masked_fill(lower == upper, 0)
+    upper = old - 1 - used[:, ::-1].argmax(1)
+    share = np.where(lower == upper, 0, weights[np.arange(new), upper])
     return tuple(lower.tolist()), tuple(upper.tolist()), tuple(share.tolist())
 
 

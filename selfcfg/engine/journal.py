@@ -66,7 +66,7 @@ class Journal:
     def __init__(self, run: RunFolder, epoch: int, *, tensorboard: bool = False) -> None:
         self._run = run
         self._entries = [entry for entry in read_log(run) if entry["epoch"] < epoch]
-        self._drawing, self._undrawn = _FIRST_DRAWING, 0.0
+        self._drawing, self._undrawn, self._is_drawn = _FIRST_DRAWING, 0.0, False
         self._board = _board(run, epoch) if tensorboard else None
 
     def write(self, entry: Epoch) -> None:
@@ -75,6 +75,7 @@ class Journal:
         self._entries.append(line)
         write_text(self._run.log, "".join(json.dumps(line) + "\n" for line in self._entries))
         self._undrawn += entry.seconds
+        self._is_drawn = False
         if self._undrawn * DRAWING_SHARE >= self._drawing:
             self.draw()
         if self._board is not None:
@@ -87,11 +88,11 @@ class Journal:
         if self._entries:
             began = time.perf_counter()
             draw_curves(self._entries, self._run.curves)
-            self._drawing, self._undrawn = time.perf_counter() - began, 0.0
+            self._drawing, self._undrawn, self._is_drawn = time.perf_counter() - began, 0.0, True
 
     def close(self) -> None:
-        """Draws what is not drawn yet."""
-        if self._undrawn:
+        """Draws what this journal has not drawn yet: also what a killed process logged before its curves were whole."""
+        if not self._is_drawn:
             self.draw()
         if self._board is not None:
             self._board.close()

@@ -84,13 +84,13 @@ def make_plan(
 
 
 def _fitted(decide: Callable[[float | None], Plan], facts: Fingerprint, target: Target) -> Plan:
+    if target.seconds is None and not target.fill:
+        return decide(target.memory_gb)
     from selfcfg.engine.fitted_plan import plan_for_memory, plan_for_time  # noqa: PLC0415 - trains a few steps
 
     if target.seconds is not None:
         return plan_for_time(decide, facts, target.seconds, target)
-    if target.fill:
-        return plan_for_memory(decide, facts, target)
-    return decide(target.memory_gb)
+    return plan_for_memory(decide, facts, target)
 
 
 def splits(project: Project, facts: Fingerprint) -> tuple[Split, ...]:

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from selfcfg.dataset import Case, Dataset
 from selfcfg.engine.footprint import PROCESS_BYTES, SECONDS_TO_START, case_bytes, preprocessing_seconds
-from selfcfg.engine.sampling import ANNOTATED
-from selfcfg.engine.store import CaseInfo, FileState, Prepared, Store
+from selfcfg.engine.store import ANNOTATED, CaseInfo, FileState, Prepared, Store
 from selfcfg.errors import DataError, SelfcfgError
 from selfcfg.fixes import Fixes
 from selfcfg.geometry import Geometry, Shape, Vector

@@ -13,10 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selfcfg.engine.store import ANNOTATED
 from selfcfg.geometry import Shape
-
-ANNOTATED = "annotated"
-"""Key of `StoredCase.locations` for the voxels that hold a label other than ignore."""
 
 OUTSIDE_IMAGE = np.float32(0)
 OUTSIDE_LABEL = np.int16(-1)

@@ -30,6 +30,9 @@ from selfcfg.records import Record
 
 IMAGE, LABEL, LOCATIONS, CASE = "image.b2nd", "label.b2nd", "locations.npz", "case.json"
 
+ANNOTATED = "annotated"
+"""Key of `StoredCase.locations` for the voxels that hold a label other than ignore."""
+
 _LARGEST_HALF = 60_000.0
 
 Span = tuple[int, int]

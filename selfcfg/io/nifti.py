@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from isal import isal_zlib
 
 from selfcfg.files import replacing
 from selfcfg.geometry import FLAT_SPACING, Geometry
@@ -32,6 +32,9 @@ _REAL = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}
 """Data type codes of integers of 8 to 64 bits and of floats of 32 and 64 bits."""
 
 _SCANNER = 1
+
+_LEVEL = 2
+"""Of ISA-L's compression: files as large as zlib's fastest makes them, five times as fast for CT."""
 
 _Nifti1: Any = nib.Nifti1Header
 _Nifti2: Any = nib.Nifti2Header
@@ -110,7 +113,7 @@ def read(path: Path) -> tuple[Array, Header]:
 
 
 def write(path: Path, image: Array, geometry: Geometry) -> None:
-    """Writes a volume (Z, Y, X), qform and sform both set, gzipped at level 1 where the name ends in .gz.
+    """Writes a volume (Z, Y, X), qform and sform both set, gzipped where the name ends in .gz.
 
     The same voxels always give the same bytes.
     """
@@ -138,7 +141,7 @@ def write(path: Path, image: Array, geometry: Geometry) -> None:
             stream.write(start.getvalue())
             stream.write(voxels)
             return
-        compressor = zlib.compressobj(1, zlib.DEFLATED, GZIP)
+        compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, GZIP)
         stream.write(compressor.compress(start.getvalue()))
         stream.write(compressor.compress(voxels))
         stream.write(compressor.flush())

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 _PAD = 12
 """Edge voxels repeated before the spline filter, as scipy does."""
@@ -20,6 +18,7 @@ _NEGLIGIBLE = 1e-8
 _BAND_ROWS = 32
 
 Vector = NDArray[np.float64]
+Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Band:
 
     target: slice
     source: slice
-    weights: Tensor
+    weights: Matrix
 
 
 def centres(old: int, new: int) -> Vector:
@@ -48,8 +47,8 @@ def nearest_index(old: int, new: int) -> NDArray[np.intp]:
 
 
 @lru_cache(maxsize=64)
-def axis_matrix(old: int, new: int, order: int) -> Tensor:
-    """The weights of an axis resampled from `old` to `new` voxels, float32 (new, old); shared, never write to it.
+def axis_matrix(old: int, new: int, order: int) -> Matrix:
+    """The weights of an axis resampled from `old` to `new` voxels, float32 (new, old); shared and read-only.
 
     Args:
         old: voxels before.
@@ -60,7 +59,9 @@ def axis_matrix(old: int, new: int, order: int) -> Tensor:
         raise ValueError(f"interpolation of order {order}: only 1 (linear) and 3 (cubic spline) are there")
     weights = np.ones((new, 1)) if old == 1 else _linear(old, new) if order == 1 else _cubic(old, new)
     weights[np.abs(weights) < _NEGLIGIBLE] = 0
-    return torch.from_numpy(weights.astype(np.float32))
+    matrix = weights.astype(np.float32)
+    matrix.flags.writeable = False
+    return matrix
 
 
 @lru_cache(maxsize=64)
@@ -70,9 +71,9 @@ def bands(old: int, new: int, order: int) -> tuple[Band, ...]:
     found = []
     for start in range(0, new, _BAND_ROWS):
         rows = matrix[start : start + _BAND_ROWS]
-        used = torch.nonzero(rows.abs().amax(0))[:, 0]
+        used = np.flatnonzero(rows.any(0))
         source = slice(int(used[0]), int(used[-1]) + 1)
-        found.append(Band(slice(start, start + len(rows)), source, rows[:, source].contiguous()))
+        found.append(Band(slice(start, start + len(rows)), source, np.ascontiguousarray(rows[:, source])))
     return tuple(found)
 
 

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from selfcfg.geometry import Shape, Vector
 from selfcfg.kernels.interpolation import axis_matrix, bands, centres, nearest_index
@@ -33,7 +31,7 @@ _LABEL_CHUNK = 1 << 16
 Array = NDArray[np.float32]
 Labels = NDArray[np.int16]
 Bools = NDArray[np.bool_]
-Range = tuple[float, float]
+Range = tuple[np.float32, np.float32]
 
 
 def new_shape(shape: Shape, old_spacing: Vector, new_spacing: Vector) -> Shape:
@@ -68,6 +66,9 @@ def resample_image(image: Array, shape: Shape, separate: int | None, order: int 
         out: where to put the result, (C, Z', Y', X') in C order; None for a new array.
 
     The result is clipped to the range of the channel, or of each slice where an axis is separate.
+
+    Raises:
+        ValueError: `out` is not in C order.
     """
     if image.shape[1:] == shape:
         if out is None:
@@ -76,12 +77,14 @@ def resample_image(image: Array, shape: Shape, separate: int | None, order: int 
         return out
     if out is None:
         out = np.empty((len(image), *shape), dtype=np.float32)
+    if not out.flags.c_contiguous:
+        raise ValueError("the result must go into an array in C order")
     for source, target in zip(image, out, strict=True):
-        values, result = torch.from_numpy(_writeable(source)), torch.from_numpy(target)
         if separate is None:
-            _volume(values, result, order)
+            _volume(np.ascontiguousarray(source, dtype=np.float32), target, order)
         else:
-            _slices(values.movedim(separate, 0).contiguous(), result.movedim(separate, 0), order)
+            slices = np.ascontiguousarray(np.moveaxis(source, separate, 0), dtype=np.float32)
+            _slices(slices, np.moveaxis(target, separate, 0), order)
     return out
 
 
@@ -119,56 +122,53 @@ def resample_labels(label: Labels, shape: Shape, separate: int | None) -> Labels
     return out
 
 
-def _volume(values: Tensor, out: Tensor, order: int) -> None:
+def _volume(values: Array, out: Array, order: int) -> None:
     """One channel in 3D; the z axis first where it shrinks and last where it grows, so that less is computed."""
-    low, high = torch.aminmax(values)
-    clip = (float(low), float(high))
-    depth = out.shape[0]
+    clip = (values.min(), values.max())
+    depth = len(out)
     if depth < len(values):
-        reduced = values.new_empty((depth, *values.shape[1:]))
+        reduced = np.empty((depth, *values.shape[1:]), np.float32)
         _along_depth(values, reduced, order)
         values = reduced
     if depth > len(values):
-        planes = values.new_empty((len(values), *out.shape[1:]))
+        planes = np.empty((len(values), *out.shape[1:]), np.float32)
         _in_planes(values, planes, order)
         _along_depth(planes, out, order, clip)
     else:
         _in_planes(values, out, order, clip)
 
 
-def _slices(values: Tensor, out: Tensor, order: int) -> None:
+def _slices(values: Array, out: Array, order: int) -> None:
     """One channel slice by slice along its first axis, then the nearest slice for each new one."""
     index = nearest_index(len(values), len(out))
 
     def resize(source: int) -> None:
         plane = values[source : source + 1]
-        low, high = torch.aminmax(plane)
-        resized = plane.new_empty((1, *out.shape[1:]))
+        resized = np.empty((1, *out.shape[1:]), np.float32)
         _in_plane(plane, resized, order)
-        resized.clamp_(float(low), float(high))
-        for target in np.flatnonzero(index == source).tolist():
-            out[target] = resized[0]
+        np.clip(resized, plane.min(), plane.max(), out=resized)
+        out[index == source] = resized[0]
 
     on_threads(resize, np.unique(index).tolist())
 
 
-def _along_depth(values: Tensor, out: Tensor, order: int, clip: Range | None = None) -> None:
+def _along_depth(values: Array, out: Array, order: int, clip: Range | None = None) -> None:
     """The z axis of (Z, Y, X), a block of columns at a time."""
-    flat, result = values.view(len(values), -1), out.view(len(out), -1)
+    flat, result = values.reshape(len(values), -1), out.reshape(len(out), -1)
     parts = bands(len(values), len(out), order)
 
     def resize(start: int) -> None:
         columns = slice(start, start + _COLUMNS)
         for band in parts:
             target = result[band.target, columns]
-            torch.mm(band.weights, flat[band.source, columns], out=target)
+            np.matmul(band.weights, flat[band.source, columns], out=target)
             if clip is not None:
-                target.clamp_(*clip)
+                np.clip(target, *clip, out=target)
 
     on_threads(resize, range(0, flat.shape[1], _COLUMNS))
 
 
-def _in_planes(values: Tensor, out: Tensor, order: int, clip: Range | None = None) -> None:
+def _in_planes(values: Array, out: Array, order: int, clip: Range | None = None) -> None:
     """The y and x axes of (Z, Y, X), a few slices at a time so that they stay in a core's cache."""
     step = max(1, _PLANE_ROWS // values.shape[1])
 
@@ -176,51 +176,44 @@ def _in_planes(values: Tensor, out: Tensor, order: int, clip: Range | None = Non
         target = out[start : start + step]
         _in_plane(values[start : start + step], target, order)
         if clip is not None:
-            target.clamp_(*clip)
+            np.clip(target, *clip, out=target)
 
     on_threads(resize, range(0, len(values), step))
 
 
-def _in_plane(block: Tensor, out: Tensor, order: int) -> None:
+def _in_plane(block: Array, out: Array, order: int) -> None:
     """The last two axes of a few slices (S, Y, X), the one that shrinks more first."""
     (height, width), (new_height, new_width) = block.shape[1:], out.shape[1:]
-    if new_height * width < new_width * height:
-        _columns(_rows(block, new_height, order), out, order)
+    if height == new_height:
+        _columns(block, out, order)
+    elif width == new_width:
+        _rows(block, out, order)
+    elif new_height * width < new_width * height:
+        middle = np.empty((len(block), new_height, width), np.float32)
+        _rows(block, middle, order)
+        _columns(middle, out, order)
     else:
-        middle = block.new_empty((len(block), height, new_width))
+        middle = np.empty((len(block), height, new_width), np.float32)
         _columns(block, middle, order)
-        _rows(middle, new_height, order, out)
+        _rows(middle, out, order)
 
 
-def _rows(block: Tensor, new: int, order: int, out: Tensor | None = None) -> Tensor:
+def _rows(block: Array, out: Array, order: int) -> None:
     """The y axis of (S, Y, X)."""
-    if block.shape[1] == new and out is None:
-        return block
-    if out is None:
-        out = block.new_empty((len(block), new, block.shape[2]))
-    if block.shape[1] == new:
-        return out.copy_(block)
+    old, new = block.shape[1], out.shape[1]
     for source, target in zip(block, out, strict=True):
-        for band in bands(block.shape[1], new, order):
-            torch.mm(band.weights, source[band.source], out=target[band.target])
-    return out
+        for band in bands(old, new, order):
+            np.matmul(band.weights, source[band.source], out=target[band.target])
 
 
-def _columns(block: Tensor, out: Tensor, order: int) -> None:
+def _columns(block: Array, out: Array, order: int) -> None:
     """The x axis of (S, Y, X)."""
     old, new = block.shape[2], out.shape[2]
     if old == new:
-        out.copy_(block)
+        out[:] = block
         return
-    flat, target = block.reshape(-1, old), out.view(-1, new)
     for band in bands(old, new, order):
-        torch.mm(flat[:, band.source], band.weights.T, out=target[:, band.target])
-
-
-def _writeable(values: Array) -> Array:
-    """The values in C order and writeable, since torch takes no others; copied only where they are not."""
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    return values if values.flags.writeable else values.copy()
+        np.matmul(block[:, :, band.source], band.weights.T, out=out[:, :, band.target])
 
 
 @dataclass(frozen=True)

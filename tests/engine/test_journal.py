@@ -82,6 +82,14 @@ def test_drawing_is_rare_where_epochs_are_short(tmp_path: Path) -> None:
     assert run.curves.stat().st_mtime_ns > made
 
 
+def test_curves_of_a_process_killed_while_drawing_them_are_drawn_by_the_next(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    Journal(run, 0).write(epoch(0))
+    assert not run.curves.exists()
+    Journal(run, 1).close()
+    assert run.curves.is_file()
+
+
 def test_tensorboard_where_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     journal = Journal(RunFolder(tmp_path), 0, tensorboard=True)

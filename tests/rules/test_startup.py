@@ -57,6 +57,12 @@ def test_planning_from_a_fingerprint_loads_numpy_and_nothing_heavier(tmp_path: P
     assert "3d_cascade_fullres" in (tmp_path / "plan.json").read_text()
 
 
+def test_what_comes_before_training_loads_no_torch() -> None:
+    script = LOOK.format(action="import selfcfg.engine.pipeline", heavy=("numpy", "torch", "lightning_fabric"))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.rpartition("loaded:")[2] == "numpy"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no processor times of child processes")
 def test_help_takes_less_than_half_a_second() -> None:
     command = [sys.executable, "-c", "from selfcfg.cli import main; main()", "--help"]
