@@ -51,6 +51,7 @@ class RunRecord(Record):
         init_hash: of the bytes of these weights; empty without.
         previous: in a cascade, the name of the experiment of the stage before, which lies beside this run's own.
         previous_weights: of that experiment, the hash of the weights of each fold by folder name.
+        unlabelled: further datasets whose images it was pretrained on, by name, each with the hash of its cases.
         plan_hash: content hash of the plan.
         data_hash: hash over the sources of the training cases.
         train: ids of the training cases.
@@ -74,6 +75,7 @@ class RunRecord(Record):
     init_hash: str = ""
     previous: str | None = None
     previous_weights: dict[str, str] = {}
+    unlabelled: dict[str, str] = {}
     plan_hash: str
     data_hash: str
     train: tuple[str, ...]

@@ -22,7 +22,7 @@ from selfcfg.engine.device import machine_facts, package_versions
 from selfcfg.engine.loop import fit
 from selfcfg.engine.optimisation import seed_globals
 from selfcfg.engine.randomness import generator
-from selfcfg.engine.trainer import Batch, Need, Parts, Settings, Trainer
+from selfcfg.engine.trainer import Batch, Datasets, Need, Parts, Settings, Trainer
 from selfcfg.fingerprint import ChannelStatistics
 from selfcfg.labels import LabelSchema
 from selfcfg.plan import Configuration, Plan
@@ -30,6 +30,7 @@ from selfcfg.runs import RunFolder, RunRecord
 from selfcfg.topology import Topology
 
 CPU = torch.device("cpu")
+DATASETS = Datasets(("first", "second"), ("one", "other"))
 LABELS = LabelSchema(labels={"background": 0, "a": 1, "b": 2})
 
 
@@ -137,12 +138,17 @@ class MemoryBatches:
         self.is_closed = True
 
     def _streams(self, phase: str, number: int) -> dict[str, Batch]:
-        return {stream: self.batch(f"{phase}/{stream}", number, need) for stream, need in self.needs.items()}
+        return {
+            stream: self.batch(f"{phase}/{stream}", number, need)
+            for stream, need in self.needs.items()
+            if phase == "validation" or not need.validation_only
+        }
 
     def batch(self, purpose: str, number: int, need: Need) -> Batch:
         """One batch of one stream; what it holds depends on the seed, `purpose` and `number`."""
         rng = generator(self.seed, purpose, number)
-        size, shape = self.configuration.batch_size, self.configuration.patch_size
+        size, shape = self.configuration.batch_size * need.sequence, self.configuration.patch_size
+        n_channels = 1 if need.one_channel else self.plan.input_channels(self.configuration)
         target = torch.zeros(size, 1, *shape, dtype=torch.int16)
         for sample in target:
             for value in self.plan.labels.values[1:]:
@@ -150,10 +156,19 @@ class MemoryBatches:
                 sample[(0, *(slice(start, start + 6) for start in corner))] = value
         views = []
         for _ in range(need.views):
-            noise = rng.standard_normal((size, self.plan.input_channels(self.configuration), *shape), dtype="float32")
+            noise = rng.standard_normal((size, n_channels, *shape), dtype="float32")
             views.append(target + torch.from_numpy(noise) * 0.5)
-        cases = tuple(f"case {(number + index) % 2}" for index in range(size))
-        return Batch(views[0], target if need.targets else None, cases, tuple(views[1:]))
+        sample = torch.arange(size) // need.sequence
+        which = (number + sample) % 2
+        return Batch(
+            image=views[0],
+            target=target if need.targets else None,
+            cases=tuple(f"case {index}" for index in which.tolist()),
+            views=tuple(views[1:]),
+            positions=(torch.arange(size) % need.sequence + 1) / (need.sequence + 1),
+            domains=which,
+            groups=which,
+        )
 
 
 def check_trainer(trainer_type: type[Trainer[Any]], **settings: Any) -> None:
@@ -176,7 +191,8 @@ def check_trainer(trainer_type: type[Trainer[Any]], **settings: Any) -> None:
     given = {"epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1, "precision": "float32", "ema": 0.5}
     for dimensions in (2, 3):
         plan = small_plan(dimensions)
-        made = trainer_type(trainer_type.settings_type(**{**given, **settings}), plan, plan.configurations["small"])
+        values = trainer_type.settings_type(**{**given, **settings})
+        made = trainer_type(values, plan, plan.configurations["small"], DATASETS)
         _check_parts(made)
         _check_gradients(made)
         _check_resume(made)
@@ -233,7 +249,7 @@ def _check_resume(trainer: Trainer[Any]) -> None:
 
 
 def _fitted(trainer: Trainer[Any], run: RunFolder, broken: int | None = None) -> dict[str, Tensor]:
-    made = type(trainer)(trainer.settings, trainer.plan, trainer.configuration)
+    made = type(trainer)(trainer.settings, trainer.plan, trainer.configuration, trainer.datasets)
     batches = MemoryBatches(trainer.needs, trainer.configuration, trainer.plan, broken=broken)
     fit(made, run, small_record(trainer.name, trainer.settings, trainer.plan), batches, device=CPU, resume=True)
     return read_weights(run.final)[0]

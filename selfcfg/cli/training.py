@@ -34,14 +34,17 @@ from selfcfg.cli.options import (
     open_project,
     seconds_of,
     settings_of,
+    split_values,
 )
 from selfcfg.cli.planning import offer_less, warn
 from selfcfg.engine.planner import Target
 from selfcfg.errors import counted
 from selfcfg.plan import Plan
+from selfcfg.workspace import Workspace
 
 if TYPE_CHECKING:
     from selfcfg.engine.choice import TrainRequest
+    from selfcfg.engine.collection import Unlabelled
     from selfcfg.engine.experiment import Experiment
     from selfcfg.project import Project
 
@@ -49,6 +52,13 @@ InitOption = Annotated[
     Path | None, typer.Option(help="run folder or weights file to start from; what fits is taken over")
 ]
 
+
+UnlabelledOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="dataset or folder of images to pretrain on besides the dataset's own; repeated; GROUP=NAME for a group"
+    ),
+]
 
 CASCADE = "3d_cascade_fullres"
 """The configuration whose first stage is planned with it: its trainings count, too, before there is a plan."""
@@ -64,6 +74,7 @@ def train(
     label_fraction: FractionOption = 1.0,
     seed: SeedOption = 0,
     init: InitOption = None,
+    unlabelled: UnlabelledOption = None,
     previous: Annotated[
         Path | None, typer.Option(help="for a cascade: the experiment folder of its first stage; default: its twin's")
     ] = None,
@@ -88,6 +99,7 @@ def train(
         label_fraction=label_fraction,
         seed=seed,
         init=init.absolute() if init else None,
+        unlabelled=_unlabelled(unlabelled, workspace),
         previous=previous.absolute() if previous else None,
         name=name,
         resume=resume,
@@ -166,6 +178,12 @@ def _tell(
     from selfcfg.engine.validation import cross_validated, scored_folds  # noqa: PLC0415
     from selfcfg.report.report import write_report  # noqa: PLC0415
 
+    if not experiment.trainer_type.segments():
+        first = experiment.run(experiment.folds[0]).path
+        folds = [experiment.run(fold).path.name for fold in experiment.folds]
+        told = {"run": str(experiment.folder), "folds": folds, "dice": None, **told}
+        speaker.done(told, f"selfcfg train {experiment.project.name} --fold {experiment.folds[0]} --init {first}")
+        return
     scores, scored = cross_validated(experiment.folder), scored_folds(experiment.folder)
     if len(scored) > 1:
         speaker.say(f"all finished folds together:\n{scores.table()}")
@@ -234,5 +252,18 @@ def _train(
     experiment = budget.applied(open_experiment(project, request, folds, jobs=jobs), n_later)
     for fold in experiment.folds:
         result = train_fold(experiment, fold)
-        speaker.say(f"{experiment.configuration_name}, fold {fold}: {result.run.path}\n{result.evaluation.table()}")
+        scores = f"\n{result.evaluation.table()}" if result.evaluation else ", pretrained"
+        speaker.say(f"{experiment.configuration_name}, fold {fold}: {result.run.path}{scores}")
     return experiment
+
+
+def _unlabelled(given: list[str] | None, workspace: Path | None) -> tuple[Unlabelled, ...]:
+    """The sets of images that options name: DATASET, FOLDER, or either of them after a group's name and "="."""
+    from selfcfg.engine.collection import Unlabelled  # noqa: PLC0415
+
+    found = []
+    for text in split_values(given):
+        group, _, name = text.rpartition("=")
+        images = Workspace.at(workspace).dataset_folder(name)
+        found.append(Unlabelled(images=images, group=group or None))
+    return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -19,52 +19,27 @@ from selfcfg.engine.randomness import generator, noise_field
 from selfcfg.engine.sampling import (
     OUTSIDE_IMAGE,
     OUTSIDE_LABEL,
+    OneChannel,
     PatchWish,
     draw_case,
-    draw_corner,
+    draw_domain,
+    draw_sequence,
+    draw_shifts,
     is_foreground,
+    moved,
     read_box,
+    relative_position,
 )
+from selfcfg.engine.source import Domain, Phase, Source
 from selfcfg.engine.store import Store, StoredCase
-from selfcfg.engine.stored_array import StoredArray
 from selfcfg.engine.trainer import Batch, Need, Settings
 from selfcfg.engine.workers import Tell, WorkerPool, make_here
 from selfcfg.errors import DataError, UsageError
 from selfcfg.geometry import Shape
 from selfcfg.plan import Configuration, Plan
 
-Phase = Literal["training", "validation"]
-
 _OPENED = 64
 """Cases a process keeps the foreground locations of."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where one stream of batches comes from.
-
-    Args:
-        store_folder: the preprocessed cases.
-        training: case ids drawn from in training.
-        validation: case ids drawn from in validation; none: the stream is left out of validation batches.
-        need: what the trainer wants of the stream.
-        previous: folder of the previous stage's label map of each case, on the grid of its preprocessed image: in a
-            cascade; else None.
-    """
-
-    store_folder: Path
-    training: tuple[str, ...]
-    validation: tuple[str, ...]
-    need: Need
-    previous: Path | None = None
-
-    def cases(self, phase: Phase) -> tuple[str, ...]:
-        """The case ids of a phase."""
-        return self.training if phase == "training" else self.validation
-
-    def previous_labels(self, case: str) -> StoredArray | None:
-        """The previous stage's label map of a case, int16 (Z, Y, X), to be read by slicing."""
-        return None if self.previous is None else StoredArray(self.previous / f"{case}.b2nd", np.int16)
 
 
 class Batches:
@@ -96,7 +71,7 @@ class Batches:
         seed: int,
     ) -> None:
         for stream, source in sources.items():
-            if not source.training:
+            if not source.need.validation_only and not source.drawn_from("training"):
                 raise UsageError(f"train on stream '{stream}'", "it has no training cases", "check the split")
         self._content = _Content(sources, settings, configuration, plan, device, seed)
         self._settings, self._device = settings, device
@@ -153,7 +128,11 @@ class Batches:
         ready = part if isinstance(part, _Ready) else self._content.finish(part)
         first, *others = (image.to(self._device, non_blocking=True) for image in ready.images)
         target = None if ready.target is None else ready.target.to(self._device, non_blocking=True)
-        return Batch(first, target, tuple(ready.cases), tuple(others))
+        positions, domains, groups = (
+            torch.tensor(column, device=self._device) for column in zip(*ready.places, strict=True)
+        )
+        cases = tuple(ready.cases)
+        return Batch(first, target, cases, tuple(others), positions.to(torch.float32), domains, groups)
 
 
 class _Number(NamedTuple):
@@ -164,18 +143,28 @@ class _Number(NamedTuple):
     second: int = 0
 
 
+class _Place(NamedTuple):
+    """Where a patch is from: along the first axis of its case, in which dataset, of which group."""
+
+    position: float
+    domain: int
+    group: int
+
+
 class _Read(NamedTuple):
     """A batch as it was read: for each sample, its views before their draws are applied."""
 
-    cases: Sequence[str]
-    samples: Sequence[Sequence[View]]
-    targets: bool
+    cases: list[str]
+    places: list[_Place]
+    samples: list[Sequence[View]]
+    need: Need
 
 
 class _Ready(NamedTuple):
     """A finished batch: the image (B, C, *patch) of each view, and the target (B, 1, *patch) or None."""
 
     cases: Sequence[str]
+    places: Sequence[_Place]
     images: Sequence[Tensor]
     target: Tensor | None
 
@@ -199,6 +188,10 @@ class _Content:
     def space(self) -> PatchSpace:
         return PatchSpace.of(self.configuration, self.plan)
 
+    def space_of(self, need: Need) -> PatchSpace:
+        """The patches of a stream."""
+        return replace(self.space, masked=(False,)) if need.one_channel else self.space
+
     @property
     def in_workers(self) -> bool:
         """Whether batches are finished where they are read."""
@@ -212,15 +205,16 @@ class _Content:
         return made
 
     def streams(self, phase: Phase) -> list[str]:
-        return [stream for stream, source in self.sources.items() if source.cases(phase)]
+        return [stream for stream, source in self.sources.items() if source.drawn_from(phase)]
 
     def finish(self, read: _Read) -> _Ready:
         """Carries out the draws."""
         execute, device = _executor(self.settings.executor), torch.device("cpu") if self.in_workers else self.device
-        done = [[execute(_moved(view, device), self.space) for view in views] for views in read.samples]
+        space = self.space_of(read.need)
+        done = [[execute(_moved(view, device), space) for view in views] for views in read.samples]
         images = tuple(torch.stack([self._input(*view) for view in column]) for column in zip(*done, strict=True))
         targets = [labels[:1] for (_, labels), *_ in done if labels is not None]
-        return _Ready(read.cases, images, torch.stack(targets) if read.targets else None)
+        return _Ready(read.cases, read.places, images, torch.stack(targets) if read.need.targets else None)
 
     def _input(self, image: Tensor, labels: Tensor | None) -> Tensor:
         """The image and, in a cascade, where the previous stage saw each foreground value."""
@@ -230,26 +224,34 @@ class _Content:
 
     def _read(self, stream: str, number: _Number, tell: Tell) -> _Read:
         source = self.sources[stream]
-        augmented = number.phase == "training" and self.settings.augmentation == "reference"
-        names, samples = [], []
+        need = source.need
+        read = _Read([], [], [], need)
         for place in range(self.configuration.batch_size):
             rng = generator(self.seed, f"{number.phase}/{stream}", number.first, number.second, place)
-            name = draw_case(rng, source.cases(number.phase))
+            index = draw_domain(rng, source.drawn_from(number.phase))
+            domain = source.domains[index]
+            name = draw_case(rng, domain.cases(number.phase))
             tell(name)
-            case = self._open(source, name)
-            corner = draw_corner(rng, case, self._wish(place, source.need))
-            draws = [self._draw(rng, source) if augmented else (UNCHANGED, Faults()) for _ in range(source.need.views)]
-            names.append(name)
-            samples.append([self._view(source, case, corner, *one) for one in draws])
-        return _Read(names, samples, source.need.targets)
+            case = self._open(domain, name, need)
+            channel = int(rng.integers(case.image.shape[0])) if need.one_channel else None
+            wish = self._wish(place, need)
+            corners = draw_sequence(rng, case, wish, need.sequence)
+            draws = [self._draw(rng, source, number.phase) for _ in range(need.views)]
+            shifts = draw_shifts(rng, self.space.patch_size, need)
+            for step, corner in enumerate(corners):
+                read.cases.append(name)
+                read.places.append(_Place(relative_position(corner, wish.size, case), index, domain.group))
+                readers = [_Reader(source, case, moved(corner, shift), channel, step) for shift in shifts]
+                read.samples.append([self._view(*one) for one in zip(readers, draws, strict=True)])
+        return read
 
-    def _open(self, source: Source, name: str) -> StoredCase:
-        key = (source.store_folder, name)
+    def _open(self, domain: Domain, name: str, need: Need) -> StoredCase:
+        key = (domain.store_folder, name)
         if key not in self.opened:
             if len(self.opened) >= _OPENED:
                 self.opened.pop(next(iter(self.opened)))
-            case = Store(source.store_folder).open(name)
-            if source.need.targets and case.label is None:
+            case = Store(domain.store_folder).open(name)
+            if need.targets and case.label is None:
                 raise DataError(f"train on case '{name}'", "it has no label", "take it out of the training cases")
             self.opened[key] = case
         return self.opened[key]
@@ -260,29 +262,61 @@ class _Content:
         foreground = is_foreground(place, self.configuration.batch_size, self.settings.foreground_fraction)
         return PatchWish((z, y, x), need.targets and foreground, need.targets and self.plan.labels.ignore is not None)
 
-    def _draw(self, rng: np.random.Generator, source: Source) -> tuple[AugmentDraw, Faults]:
+    def _draw(self, rng: np.random.Generator, source: Source, phase: Phase) -> _Draws:
+        if phase == "validation" or self.settings.augmentation == "none":
+            return UNCHANGED, Faults()
         transforms = self.settings.transforms
-        one = draw(rng, self.space, transforms)
+        one = draw(rng, self.space_of(source.need), transforms)
         if source.previous is None:
             return one, Faults()
         return one, draw_faults(rng, self.plan.labels.foreground_values, transforms)
 
-    def _view(self, source: Source, case: StoredCase, corner: Shape, one: AugmentDraw, faults: Faults) -> View:
-        box = one.source_box(self.space)
+    def _view(self, reader: _Reader, draws: _Draws) -> View:
+        source, case, (one, faults) = reader.source, reader.case, draws
+        space = self.space_of(source.need)
+        box = one.source_box(space)
         is_flat = len(box) == 2
         whole = ((0, 1), *box) if is_flat else box
-        image, label, noise = read_box(case.image, corner, whole, OUTSIDE_IMAGE), None, None
-        if case.label is not None and (source.need.targets or any(self.space.masked)):
-            label = read_box(case.label, corner, whole, OUTSIDE_LABEL)[None]
+        image, label, noise = reader.image(whole), None, None
+        if case.label is not None and (source.need.targets or any(space.masked)):
+            label = read_box(case.label, reader.corner, whole, OUTSIDE_LABEL)[None]
         if (stored := source.previous_labels(case.folder.name)) is not None:
-            previous = spoil(read_box(stored, corner, whole, OUTSIDE_LABEL).numpy(), faults)
+            previous = spoil(read_box(stored, reader.corner, whole, OUTSIDE_LABEL).numpy(), faults)
             found = torch.from_numpy(previous)[None]
             label = torch.cat([torch.zeros_like(found) if label is None else label, found])
         if one.noise is not None:
-            noise = torch.from_numpy(noise_field(one.noise[1], (len(image), *self.space.patch_size)))
+            noise = torch.from_numpy(noise_field(one.noise[1] + reader.step, (len(image), *space.patch_size)))
         if is_flat:
             image, label = image[:, 0], None if label is None else label[:, 0]
         return View(image, label, noise, one)
+
+
+_Draws = tuple[AugmentDraw, Faults]
+
+
+class _Reader(NamedTuple):
+    """One patch of a case.
+
+    Args:
+        source: of the stream.
+        case: that is open.
+        corner: first voxel of the patch in it.
+        channel: the one to read; None: all.
+        step: its number in its sequence.
+    """
+
+    source: Source
+    case: StoredCase
+    corner: Shape
+    channel: int | None
+    step: int
+
+    def image(self, box: Sequence[tuple[int, int]]) -> Tensor:
+        """A box of the image, (C, *box)."""
+        stored = self.case.image
+        return read_box(
+            stored if self.channel is None else OneChannel(stored, self.channel), self.corner, box, OUTSIDE_IMAGE
+        )
 
 
 def _executor(

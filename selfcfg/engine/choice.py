@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from selfcfg import registry
+from selfcfg.engine.collection import Unlabelled
 from selfcfg.engine.trainer import Settings, Trainer
 from selfcfg.errors import DataError, UsageError
 from selfcfg.plan import Configuration, Plan
@@ -25,6 +26,7 @@ class TrainRequest(Record):
         label_fraction: share of the training subjects whose labels are used.
         seed: of every random number.
         init: a run whose weights are taken over, or None.
+        unlabelled: images to pretrain on besides the dataset's own, for trainers that take images without labels.
         previous: for a cascade, the experiment folder of the stage before; None: the one with the same trainer, plan
             and name.
         name: distinguishes this experiment from others of the same trainer, plan and configuration.
@@ -39,6 +41,7 @@ class TrainRequest(Record):
     label_fraction: float = 1.0
     seed: int = 0
     init: Path | None = None
+    unlabelled: tuple[Unlabelled, ...] = ()
     previous: Path | None = None
     name: str | None = None
     resume: bool = False
@@ -67,6 +70,11 @@ def choose(project: Project, request: TrainRequest) -> Choice:
     planned = plan.configuration(name)
     trainer_type: type[Trainer[Any]] = registry.load("trainers", request.trainer)
     settings = parse_settings(trainer_type, request.settings)
+    if request.unlabelled and not trainer_type.unlabelled():
+        found = f"trainer '{request.trainer}' learns from labels alone"
+        raise UsageError(
+            "--unlabelled", found, "leave it out, or choose a trainer that pretrains: selfcfg list trainers"
+        )
     return Choice(plan_name, plan, name, with_settings(planned, settings), trainer_type, settings)
 
 

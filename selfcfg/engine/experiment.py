@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from selfcfg.engine import pipeline
-from selfcfg.engine.batches import Batches, Source
+from selfcfg.engine.batches import Batches
 from selfcfg.engine.cascade import PreviousStage, bring_to_grid, cross_validated_labels
 from selfcfg.engine.checkpoint import weights_of
 from selfcfg.engine.choice import TrainRequest, choose
+from selfcfg.engine.collection import Collection, gather
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
 from selfcfg.engine.evaluate import Evaluation
 from selfcfg.engine.forecast import Forecast, Job, forecast, refuse_too_large
 from selfcfg.engine.loop import fit
+from selfcfg.engine.source import Domain, Source
 from selfcfg.engine.store import Store
-from selfcfg.engine.trainer import Settings, Trainer
+from selfcfg.engine.trainer import Datasets, Need, Settings, Trainer
 from selfcfg.engine.validation import predict_validation, score_validation
 from selfcfg.errors import UsageError, listed
 from selfcfg.files import hash_file, hash_json
@@ -30,10 +32,10 @@ from selfcfg.splits import Split, label_subset
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One finished fold: its folder and the scores of its validation cases."""
+    """One finished fold: its folder and the scores of its validation cases; None of a pretraining."""
 
     run: RunFolder
-    evaluation: Evaluation
+    evaluation: Evaluation | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Experiment:
     folds: tuple[int, ...]
     store: Store
     jobs: int
+    collection: Collection = field(default_factory=Collection)
     previous: PreviousStage | None = None
     time_budget: float | None = None
 
@@ -64,17 +67,23 @@ class Experiment:
 
     def trainer(self) -> Trainer[Any]:
         """A new trainer, for one fold."""
-        return self.trainer_type(self.settings, self.plan, self.configuration)
+        datasets = Datasets(self.collection.names, self.collection.groups)
+        return self.trainer_type(self.settings, self.plan, self.configuration, datasets)
 
     def batches(self, record: RunRecord) -> Batches:
         """Where the batches of one fold come from."""
-        previous = self.previous.folder if self.previous else None
-        sources = {
-            stream: Source(self.store.folder, record.train, record.validation, need, previous)
-            for stream, need in self.trainer_type.needs.items()
-        }
+        sources = {stream: self._source_of(need, record) for stream, need in self.trainer_type.needs.items()}
         device = choose_device(self.request.device)
         return Batches(sources, self.settings, self.configuration, self.plan, device, record.seed)
+
+    def _source_of(self, need: Need, record: RunRecord) -> Source:
+        """Labelled cases are those of the record; images without labels all of the fold, and of further sets."""
+        previous = self.previous.folder if self.previous else None
+        store = self.collection.own if need.one_channel and self.collection.own else self.store.folder
+        if need.targets:
+            return Source((Domain(store, record.train, record.validation),), need, previous)
+        split = self.splits[int(record.fold)]
+        return Source((Domain(store, split.train, split.val), *self.collection.further), need, previous)
 
     def run(self, fold: int) -> RunFolder:
         """The folder of one fold."""
@@ -84,7 +93,9 @@ class Experiment:
         """What makes one fold's run."""
         split = self.splits[fold]
         subjects = {case.id: case.subject for case in self.project.dataset.cases}
-        train = label_subset(split.train, subjects, self.request.label_fraction, self.request.seed)
+        train = split.train
+        if self.trainer_type.segments():
+            train = label_subset(split.train, subjects, self.request.label_fraction, self.request.seed)
         device = choose_device(self.request.device)
         return RunRecord(
             dataset=self.project.name,
@@ -99,6 +110,7 @@ class Experiment:
             init_hash=self._init_hash(fold),
             previous=self.previous.experiment.name if self.previous else None,
             previous_weights=self.previous.weights if self.previous else {},
+            unlabelled=self.collection.hashes,
             plan_hash=self.plan.content_hash(),
             data_hash=hash_json([self._source(case) for case in train]),
             train=train,
@@ -185,6 +197,10 @@ def open_experiment(
     first = None if after is None else _first_stage(project, request, plan_name, after, needed)
     store = pipeline.store(project, plan, configuration_name, jobs)
     previous = bring_to_grid(first[1], first[0], store, configuration, jobs=jobs) if first else None
+    collection = Collection()
+    if unlabelled := trainer_type.unlabelled():
+        alike = any(need.one_channel for need in unlabelled)
+        collection = gather(project, plan, configuration_name, request.unlabelled, alike=alike, jobs=jobs)
     return Experiment(
         project=project,
         request=request,
@@ -199,12 +215,13 @@ def open_experiment(
         folds=folds,
         store=store,
         jobs=jobs,
+        collection=collection,
         previous=previous,
     )
 
 
 def train_fold(experiment: Experiment, fold: int) -> FoldResult:
-    """Trains one fold and scores its validation cases; a finished fold is only scored.
+    """Trains one fold and scores its validation cases; a finished fold is only scored, a pretraining is not.
 
     Raises:
         UsageError: the folder holds another or an unfinished run.
@@ -218,6 +235,8 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
         experiment.facts.write(facts)
     batches = experiment.batches(record)
     fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=request.init)
+    if not experiment.trainer_type.segments():
+        return FoldResult(run, None)
     ending, precision = project.dataset.description.label_ending, experiment.settings.precision
     predictions = predict_validation(
         run,

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import torch
 
-from selfcfg.engine.batches import Batches, Source
+from selfcfg.engine.batches import Batches
 from selfcfg.engine.device import choose_device, package_versions
 from selfcfg.engine.footprint import (
     SECONDS_TO_START,
@@ -25,6 +25,7 @@ from selfcfg.engine.footprint import (
     training_bytes,
 )
 from selfcfg.engine.rehearsal import Pace, rehearse
+from selfcfg.engine.source import Domain, Source
 from selfcfg.engine.store import CaseInfo, Prepared, Store
 from selfcfg.engine.stored_array import write_array
 from selfcfg.engine.trainer import Settings, Trainer
@@ -244,7 +245,7 @@ class _Noise:
         configuration = job.configuration.resized(batch_size=batch_size, patch_size=None)
         device, previous = choose_device(job.device), self.folder if configuration.after else None
         sources = {
-            stream: Source(self.folder / "store", (CASE,), (CASE,), need, previous)
+            stream: Source((Domain(self.folder / "store", (CASE,), (CASE,)),), need, previous)
             for stream, need in job.trainer_type.needs.items()
         }
         return rehearse(

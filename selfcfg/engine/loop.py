@@ -29,7 +29,7 @@ from selfcfg.files import hash_json
 from selfcfg.progress import progress, say
 from selfcfg.runs import RunFolder, RunRecord
 
-FORMAT = 1
+FORMAT = 2
 """Counts changes of what a checkpoint holds."""
 
 _NORM, _SECONDS, _WAITED = "gradient norm", "seconds", "data wait"
@@ -140,6 +140,7 @@ class Training:
         self.fabric = _fabric(device, trainer.precision(device))
         seed_globals(record.seed, "build", 0)
         self.parts: Parts = place(trainer.build(), device)
+        self.taken: tuple[str, ...] = ()
         self.optimisation = Optimisation(self.settings, self.parts)
         self.position = Position()
 
@@ -151,7 +152,8 @@ class Training:
         if state is not None or init is None:
             return None
         taken_over = take_over(init, self.parts)
-        self.optimisation = Optimisation(self.settings, self.parts)
+        self.taken = taken_over.taken
+        self.optimisation = Optimisation(self.settings, self.parts, self.taken)
         say(str(taken_over))
         return taken_over
 
@@ -199,7 +201,7 @@ class Training:
             seed_globals(self.record.seed, "step", number * accumulate + index)
             for name, value in self._gradients(batch).items():
                 values[name] = values.get(name, 0.0) + value / accumulate
-        values[_NORM] = float(self.optimisation.gradient_norm())
+        values[_NORM] = float(self.optimisation.gradient_norm(number))
         self._refuse_divergence(values, cases)
         self.optimisation.step(number)
         with torch.no_grad():
@@ -299,6 +301,7 @@ class Training:
             "format": FORMAT,
             "identity": hash_json(self.record.identity()),
             "parts": self.parts.state_dict(),
+            "taken": list(self.taken),
             "optimisation": self.optimisation.state(),
             "position": asdict(self.position),
         }
@@ -313,6 +316,8 @@ class Training:
         if state["identity"] != hash_json(self.record.identity()):
             raise DataError(asked, "its checkpoint belongs to another run", "put the run's own back, or give a --name")
         fill(self.parts, state["parts"], str(self.run.last))
+        self.taken = tuple(state["taken"])
+        self.optimisation = Optimisation(self.settings, self.parts, self.taken)
         self.optimisation.load_state(state["optimisation"])
         self.position = Position(**state["position"])
         say(f"continuing {self.run.path.name} at epoch {self.position.epoch}, iteration {self.position.step}")

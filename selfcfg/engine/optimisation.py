@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,31 +44,36 @@ def seed_globals(seed: int, purpose: str, index: int) -> None:
 
 
 class Optimisation:
-    """SGD with Nesterov momentum on the trainable parameters, and their moving average where the settings ask for it.
+    """The optimiser of the trainable parameters, and their moving average where the settings ask for it.
 
     Args:
         settings: learning rate, momentum, weight decay, clipping and moving average.
         parts: the parameters that need a gradient are trained, in the order of the parts.
+        taken: names of the parts whose weights come from another run.
     """
 
-    def __init__(self, settings: Settings, parts: nn.ModuleDict) -> None:
+    def __init__(self, settings: Settings, parts: nn.ModuleDict, taken: Collection[str] = ()) -> None:
         self._settings = settings
         self._parameters = [parameter for parameter in parts.parameters() if parameter.requires_grad]
-        self._sgd = torch.optim.SGD(
-            self._parameters,
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            nesterov=settings.momentum > 0,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        groups = [
+            [parameter for name in parts if (name in taken) == is_taken for parameter in parts[name].parameters()]
+            for is_taken in (False, True)
+        ]
+        fresh, self._taken = ([one for one in group if one.requires_grad] for group in groups)
+        self._optimizer = _optimizer(settings, [group for group in (fresh, self._taken) if group])
         self._average = [parameter.detach().clone() for parameter in self._parameters] if settings.ema else []
 
-    def gradient_norm(self) -> Tensor:
+    def gradient_norm(self, number: int) -> Tensor:
         """The norm of all gradients together, after they are averaged over accumulated batches and clipped in place.
 
         The value is that before clipping; NaN or infinite where a gradient is.
+
+        Args:
+            number: of the step, from 0 over the whole training.
         """
+        if number < self._settings.frozen_epochs * self._settings.iterations_per_epoch:
+            for parameter in self._taken:
+                parameter.grad = None
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         if self._settings.accumulate > 1:
             torch._foreach_div_(gradients, self._settings.accumulate)
@@ -83,10 +88,12 @@ class Optimisation:
         Args:
             number: of the step, from 0 over the whole training.
         """
-        for group in self._sgd.param_groups:
-            group["lr"] = learning_rate(self._settings, number)
-        self._sgd.step()
-        self._sgd.zero_grad(set_to_none=True)
+        rate = learning_rate(self._settings, number)
+        for group in self._optimizer.param_groups:
+            is_taken = bool(self._taken) and group["params"][0] is self._taken[0]
+            group["lr"] = rate * self._settings.taken_rate if is_taken else rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
         if self._settings.ema is not None:
             # a short memory at first, else the random start would be remembered for long
             decay = min(self._settings.ema, (1 + number) / (10 + number))
@@ -106,14 +113,22 @@ class Optimisation:
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on besides the parameters."""
-        return {"sgd": self._sgd.state_dict(), "average": self._average}
+        return {"optimizer": self._optimizer.state_dict(), "average": self._average}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Puts back what `state` gave."""
-        self._sgd.load_state_dict(state["sgd"])
+        self._optimizer.load_state_dict(state["optimizer"])
         for own, saved in zip(self._average, state["average"], strict=True):
             own.copy_(saved)
 
     def _exchange(self) -> None:
         for index, parameter in enumerate(self._parameters):
             parameter.data, self._average[index] = self._average[index], parameter.data
+
+
+def _optimizer(settings: Settings, groups: Sequence[list[nn.Parameter]]) -> torch.optim.Optimizer:
+    shared: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay, "fused": True}
+    given = [{"params": group} for group in groups]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(given, **shared)
+    return torch.optim.SGD(given, momentum=settings.momentum, nesterov=settings.momentum > 0, **shared)

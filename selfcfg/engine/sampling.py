@@ -6,7 +6,7 @@ Positions are corners of the final patch in a case's array; a patch may hang ove
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from selfcfg.engine.store import ANNOTATED
+from selfcfg.engine.trainer import Need
 from selfcfg.geometry import Shape
 
 OUTSIDE_IMAGE = np.float32(0)
@@ -70,6 +71,28 @@ def is_foreground(sample: int, batch_size: int, fraction: float) -> bool:
     return sample >= round(batch_size * (1 - fraction))
 
 
+@dataclass(frozen=True)
+class OneChannel:
+    """One channel of an image (C, Z, Y, X) on disk, seen as an image of one channel."""
+
+    image: Sliceable
+    channel: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(1, Z, Y, X)."""
+        return (1, *self.image.shape[1:])
+
+    def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+        """The voxels of a box of it; of the channels all are asked for."""
+        return self.image[(slice(self.channel, self.channel + 1), *key[1:])]
+
+
+def draw_domain(rng: np.random.Generator, domains: Sequence[int]) -> int:
+    """One of the domains, all equally likely; nothing is drawn where there is no choice."""
+    return domains[int(rng.integers(len(domains)))] if len(domains) > 1 else domains[0]
+
+
 def draw_case(rng: np.random.Generator, cases: Sequence[str]) -> str:
     """One of the cases, all equally likely, with replacement."""
     return cases[int(rng.integers(len(cases)))]
@@ -95,6 +118,39 @@ def draw_corner(rng: np.random.Generator, case: SampledCase, wish: PatchWish) ->
         else:
             corner.append(max(lowest, voxel[axis] - size // 2))
     return corner[0], corner[1], corner[2]
+
+
+def draw_sequence(rng: np.random.Generator, case: SampledCase, wish: PatchWish, count: int) -> list[Shape]:
+    """The first voxels of `count` patches that follow each other along the first axis, in order; see `draw_corner`.
+
+    2D patches are neighbouring slices. 3D ones touch each other where the case is long enough, and overlap as evenly as
+    they must where it is not.
+    """
+    depth, height, width = wish.size
+    length = case.image.shape[1]
+    step = max(1, min(depth, (length - depth) // max(count - 1, 1)))
+    z, y, x = draw_corner(rng, case, replace(wish, size=(depth + (count - 1) * step, height, width)))
+    return [(z + index * step, y, x) for index in range(count)]
+
+
+def draw_shifts(rng: np.random.Generator, patch_size: Sequence[int], need: Need) -> list[Shape]:
+    """How far each view is taken from the place of its patch, in voxels (z, y, x); the first is not moved."""
+    furthest = [0] * (3 - len(patch_size)) + [int(size * need.shift) for size in patch_size]
+    shifts = [(0, 0, 0)]
+    for _ in range(need.views - 1):
+        z, y, x = (int(rng.integers(-far, far + 1)) if far else 0 for far in furthest)
+        shifts.append((z, y, x))
+    return shifts
+
+
+def moved(corner: Shape, shift: Shape) -> Shape:
+    """The corner of a patch that was moved."""
+    return corner[0] + shift[0], corner[1] + shift[1], corner[2] + shift[2]
+
+
+def relative_position(corner: Shape, size: Shape, case: SampledCase) -> float:
+    """Where the centre of a patch lies along the first axis of its case, from 0 to 1 within it."""
+    return (corner[0] + size[0] / 2) / case.image.shape[1]
 
 
 def read_box(array: Sliceable, corner: Shape, box: Sequence[tuple[int, int]], outside: np.generic) -> Tensor:

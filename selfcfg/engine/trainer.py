@@ -31,11 +31,16 @@ class Settings(Record):
     validation_iterations: int = Field(50, ge=0, description="validation batches after an epoch")
     batch_size: int | None = Field(None, ge=1, description="patches in a batch; default: the plan's")
     patch_size: tuple[int, ...] | None = Field(None, description="patch in voxels; default: the plan's")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW")
     learning_rate: float = Field(0.01, gt=0, description="learning rate at the start of the schedule")
-    momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD; AdamW takes its usual betas")
     weight_decay: float = Field(3e-5, ge=0, description="L2 penalty on all parameters")
     schedule_power: float = Field(0.9, gt=0, description="power of the polynomial decay to zero over the epochs")
     warmup_epochs: int = Field(0, ge=0, description="epochs in which the learning rate rises linearly from zero")
+    taken_rate: float = Field(
+        1.0, gt=0, le=1, description="learning rate of parts taken over with --init, as a share of that of the others"
+    )
+    frozen_epochs: int = Field(0, ge=0, description="epochs in which parts taken over with --init stay as they are")
     clip_norm: float | None = Field(12.0, gt=0, description="largest gradient norm; none: no clipping")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one step")
     foreground_fraction: float = Field(0.33, ge=0, le=1, description="share of patches centred on a foreground class")
@@ -69,10 +74,20 @@ class Need:
     Args:
         targets: whether it reads `Batch.labels`.
         views: independently augmented copies of each patch.
+        sequence: patches in a row along the first axis of the case, in order and augmented alike but for their noise:
+            neighbouring slices for a 2D network, slabs that touch each other for a 3D one.
+        shift: how far from the first view the others are taken at most, along each axis of the network, in parts of
+            the patch.
+        one_channel: each patch is one channel of its case, drawn at random, so that the image has one channel.
+        validation_only: the stream is read in validation alone.
     """
 
     targets: bool = True
     views: int = 1
+    sequence: int = 1
+    shift: float = 0.0
+    one_channel: bool = False
+    validation_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,12 +100,19 @@ class Batch:
         target: int16 (B, 1, [Z,] Y, X) label values, the ignore value included; None in a stream without targets.
         cases: case id of each patch.
         views: further augmented copies of `image`, as many as needed beyond the first.
+        positions: float32 (B,), where the centre of each patch lies along the first axis of its case, in parts of its
+            length; in a stream of sequences the patches of a sequence follow each other.
+        domains: int64 (B,), index of the dataset that each patch is of.
+        groups: int64 (B,), index of the group of datasets that this one belongs to.
     """
 
     image: Tensor
     target: Tensor | None
     cases: tuple[str, ...]
     views: tuple[Tensor, ...] = ()
+    positions: Tensor | None = None
+    domains: Tensor | None = None
+    groups: Tensor | None = None
 
     def labels(self) -> Tensor:
         """The target.
@@ -103,6 +125,19 @@ class Batch:
         return self.target
 
 
+@dataclass(frozen=True)
+class Datasets:
+    """What the streams without targets draw from.
+
+    Args:
+        names: of the datasets by their index in `Batch.domains`; the dataset that is trained for is the first.
+        groups: their names by their index in `Batch.groups`.
+    """
+
+    names: tuple[str, ...] = ("own",)
+    groups: tuple[str, ...] = ("own",)
+
+
 class Trainer(ABC, Generic[S]):
     """One training algorithm; hyper-parameters are its `settings`, never a subclass.
 
@@ -110,6 +145,7 @@ class Trainer(ABC, Generic[S]):
         settings: typed settings, all of them.
         plan: what the planner decided.
         configuration: the one to train, patch and batch already replaced by the settings' where given.
+        datasets: that its unlabelled images are of.
     """
 
     name: ClassVar[str]
@@ -118,10 +154,21 @@ class Trainer(ABC, Generic[S]):
     second_order: ClassVar[bool] = False
     exports: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "head")
 
-    def __init__(self, settings: S, plan: Plan, configuration: Configuration) -> None:
+    def __init__(self, settings: S, plan: Plan, configuration: Configuration, datasets: Datasets = Datasets()) -> None:
         self.settings = settings
         self.plan = plan
         self.configuration = configuration
+        self.datasets = datasets
+
+    @classmethod
+    def segments(cls) -> bool:
+        """Whether what it hands on predicts label maps; else it only pretrains."""
+        return "head" in cls.exports
+
+    @classmethod
+    def unlabelled(cls) -> list[Need]:
+        """The needs of the streams that are drawn from images without labels."""
+        return [need for need in cls.needs.values() if not need.targets]
 
     def precision(self, device: torch.device) -> Precision:
         """The precision it trains in on a device.

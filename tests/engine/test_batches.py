@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from selfcfg.engine.batches import Batches, Source
+from selfcfg.engine.batches import Batches
 from selfcfg.engine.sampling import ANNOTATED
+from selfcfg.engine.source import Domain, Source
 from selfcfg.engine.store import CaseInfo, Prepared, Store
 from selfcfg.engine.trainer import Batch, Need, Settings
 from selfcfg.errors import DataError, SelfcfgError, UsageError, WorkerDied
@@ -105,7 +106,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def source(store: Store, need: Need | None = None) -> Source:
-    return Source(store.folder, CASES[:3], CASES[3:], need or Need())
+    return Source((Domain(store.folder, CASES[:3], CASES[3:]),), need or Need())
 
 
 def batches_of(
@@ -296,7 +297,7 @@ def test_a_killed_worker_is_named_with_its_case(tmp_path: Path) -> None:
     pipe = stuck.folder / "stuck" / "locations.npz"
     pipe.unlink()
     os.mkfifo(pipe)
-    sources = {"labelled": Source(stuck.folder, ("stuck",), (), Need())}
+    sources = {"labelled": Source((Domain(stuck.folder, ("stuck",)),), Need())}
     with Batches(sources, settings(workers=1), configuration((8, 8, 8)), plan(), CPU, 0) as batches:
         training = batches.training(0, 10)
         killer = threading.Thread(target=kill_when_on, args=(batches, "stuck"))
@@ -350,7 +351,7 @@ def test_a_damaged_file_is_named_with_its_case(tmp_path: Path, workers: int, dam
         file.write_bytes(b"\0" * len(content))
     else:
         file.unlink()
-    sources = {"labelled": Source(broken.folder, ("broken",), (), Need())}
+    sources = {"labelled": Source((Domain(broken.folder, ("broken",)),), Need())}
     with (
         Batches(sources, settings(workers=workers), configuration((8, 8, 8)), plan(), CPU, 0) as batches,
         pytest.raises(DataError, match=r"broken.*selfcfg preprocess"),

@@ -40,7 +40,7 @@ def descend(settings: Settings, parts: nn.ModuleDict, gradients: list[float]) ->
     path = []
     for number, gradient in enumerate(gradients):
         weight.grad = torch.full_like(weight, gradient)
-        optimisation.gradient_norm()
+        optimisation.gradient_norm(0)
         optimisation.step(number)
         path.append(weight.item())
     return path

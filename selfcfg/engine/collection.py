@@ -1,0 +1,223 @@
+"""Images without labels, of one dataset or of several, brought to the plan of the dataset that is trained for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+from selfcfg.dataset import Case, Dataset, DatasetDescription
+from selfcfg.engine.inputs import find_inputs
+from selfcfg.engine.preprocess import preprocess
+from selfcfg.engine.randomness import generator
+from selfcfg.engine.source import Domain
+from selfcfg.engine.store import Store
+from selfcfg.errors import DataError, SelfcfgError, UsageError
+from selfcfg.files import hash_json
+from selfcfg.fingerprint import ChannelStatistics
+from selfcfg.geometry import Geometry, Vector
+from selfcfg.io import read_header
+from selfcfg.plan import Configuration, Plan
+from selfcfg.progress import say
+from selfcfg.project import Project
+from selfcfg.records import Record
+
+HELD_OUT = 0.1
+"""Share of a further dataset's cases that are kept for validation: they tell whether a pretext task is learnt."""
+
+SAME_VIEW = 2.0
+"""By what factor images may be larger or smaller than the target's before they are scaled to the same field of view."""
+
+_UNKNOWN = ChannelStatistics(mean=0, std=1, min=0, max=0, median=0, percentile_00_5=0, percentile_99_5=0)
+
+
+class Unlabelled(Record):
+    """A collection of images to pretrain on, besides the training images of the dataset itself.
+
+    Args:
+        images: folder of a raw dataset, of which the labels are not used, or of images named ``CASE_0000.ending`` or
+            ``CASE.ending``, with the channels of the dataset itself.
+        group: name of the group of related datasets it belongs to; None: one of its own.
+    """
+
+    images: Path
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a pretraining draws from besides the labelled cases.
+
+    Args:
+        own: store of the dataset's own cases, where they are normalised like the others; None: the usual store.
+        further: other datasets, preprocessed.
+        names: of the datasets by domain index, the own first.
+        groups: their names by index.
+        hashes: what the further datasets were, by name.
+    """
+
+    own: Path | None = None
+    further: tuple[Domain, ...] = ()
+    names: tuple[str, ...] = ("own",)
+    groups: tuple[str, ...] = ("own",)
+    hashes: dict[str, str] = field(default_factory=dict)
+
+
+def gather(
+    project: Project,
+    plan: Plan,
+    configuration: str,
+    sets: Sequence[Unlabelled],
+    *,
+    alike: bool,
+    jobs: int,
+) -> Collection:
+    """Preprocesses the images of each set for a configuration; what is there already is kept.
+
+    Args:
+        project: of the dataset that the network is meant for.
+        plan: its plan.
+        configuration: name within the plan.
+        sets: the images besides its own.
+        alike: normalise every channel of every dataset, its own too, to zero mean and unit variance in each image, so
+            that a dataset is not told by its intensities; else all must have the channels of the plan and are
+            normalised as it says.
+        jobs: processes at most.
+
+    Raises:
+        UsageError: there is no such folder, or one is named twice.
+        DataError: images cannot be read, or do not suit the network.
+    """
+    own = None
+    if alike:
+        own = _store(project, _adapted(plan, configuration, plan.channels, None, alike=True), configuration, jobs)
+    further, hashes, groups, names = [], {}, ["own"], [project.name]
+    for one in sets:
+        name, cases = _cases(one.images, plan)
+        if name in names:
+            raise UsageError(
+                f"pretrain on {name}", "it is named twice, or the dataset itself", "name each dataset once"
+            )
+        group = one.group or name
+        if group not in groups:
+            groups.append(group)
+        made = _Foreign.of(name, cases, plan, configuration, alike=alike)
+        store = made.preprocessed(project, configuration, jobs)
+        training, held_out = _split(name, [case.id for case in cases])
+        further.append(Domain(store.folder, training, held_out, groups.index(group)))
+        hashes[name] = hash_json([group, *(store.open(case.id).info.source for case in cases)])
+        names.append(name)
+    return Collection(own, tuple(further), tuple(names), tuple(groups), hashes)
+
+
+def _store(project: Project, plan: Plan, configuration: str, jobs: int) -> Path:
+    """The dataset's own cases by an adapted plan."""
+    folder = project.store_folder(plan, configuration)
+    return preprocess(project.dataset, plan, configuration, folder, jobs=jobs).folder
+
+
+@dataclass(frozen=True)
+class _Foreign:
+    """Another dataset's cases and the plan that suits them."""
+
+    name: str
+    dataset: Dataset
+    plan: Plan
+
+    @classmethod
+    def of(cls, name: str, cases: Sequence[Case], plan: Plan, configuration: str, *, alike: bool) -> _Foreign:
+        headers = {case.id: _header(name, case) for case in cases}
+        counts = {count for count, _ in headers.values()}
+        if len(counts) > 1:
+            raise DataError(f"pretrain on {name}", f"images with {sorted(counts)} channels", "give images of one kind")
+        channels = plan.channels if counts == {len(plan.channels)} else _numbered(counts.pop())
+        if not alike and len(channels) != len(plan.channels):
+            found = f"{len(channels)} channels, the plan has {len(plan.channels)} ({', '.join(plan.channels)})"
+            raise DataError(f"pretrain on {name}", found, "leave it out, or use a strategy that draws one channel")
+        geometries = [geometry for _, geometry in headers.values()]
+        wanted = plan.configuration(configuration)
+        if wanted.dimensions == 3 and any(geometry.dimensions == 2 for geometry in geometries):
+            raise DataError(f"pretrain on {name}", "2D images, the network is 3D", "leave it out, or train with -c 2d")
+        spacing = _spacing(name, geometries, plan, wanted)
+        adapted = _adapted(plan, configuration, channels, spacing, alike=alike)
+        description = DatasetDescription(
+            channel_names={str(index): channel for index, channel in enumerate(channels)},
+            labels=plan.labels.labels,
+            regions_class_order=plan.labels.regions_class_order,
+            numTraining=len(cases),
+            file_ending=".nii.gz",
+        )
+        root = cases[0].images[0].parent
+        return cls(name, Dataset(root=root, description=description, cases=tuple(cases)), adapted)
+
+    def preprocessed(self, project: Project, configuration: str, jobs: int) -> Store:
+        folder = project.preprocessed / "unlabelled" / self.name
+        folder /= f"{configuration}-{self.plan.preprocessing_hash(configuration)}"
+        return preprocess(self.dataset, self.plan, configuration, folder, jobs=jobs)
+
+
+def _cases(folder: Path, plan: Plan) -> tuple[str, list[Case]]:
+    """Name and cases of a set of images, without their labels."""
+    if (folder / "dataset.json").is_file():
+        return folder.name, [case.model_copy(update={"label": None}) for case in Dataset.open(folder).cases]
+    found = find_inputs(folder, plan)
+    return folder.name, [Case(id=name, images=files, label=None, subject=name) for name, files in sorted(found.items())]
+
+
+def _header(name: str, case: Case) -> tuple[int, Geometry]:
+    try:
+        headers = [read_header(file) for file in case.images]
+    except SelfcfgError as error:
+        raise DataError(f"pretrain on case '{case.id}' of {name}", error.found, error.remedy) from error
+    return sum(count for count, _ in headers), headers[0][1]
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"channel {index}" for index in range(count))
+
+
+def _spacing(name: str, geometries: Sequence[Geometry], plan: Plan, wanted: Configuration) -> Vector | None:
+    """The spacing of images of another size, so that a patch shows as much of them; None: the plan's.
+
+    Source: our choice. A patch that shows an eye of one image and half a chest of another is told by that alone.
+    """
+    order = plan.axis_order[3 - wanted.dimensions :]
+    extents = [median(g.shape[axis] * g.spacing[axis] for g in geometries) for axis in order]
+    theirs = [extent / step for extent, step in zip(extents, wanted.spacing[-len(order) :], strict=True)]
+    ratios = [there / here for there, here in zip(theirs, wanted.median_shape[-len(order) :], strict=True)]
+    ratio = math.prod(ratios) ** (1 / len(ratios))
+    if 1 / SAME_VIEW <= ratio <= SAME_VIEW:
+        return None
+    say(f"{name}: images are {ratio:.2g} times as large as those of {plan.dataset}; scaled to the same field of view")
+    scaled: Vector = cast(Vector, tuple(step * ratio for step in wanted.spacing))
+    return scaled
+
+
+def _adapted(plan: Plan, configuration: str, channels: Sequence[str], spacing: Vector | None, *, alike: bool) -> Plan:
+    """The plan with one configuration, for images with other channels or another spacing."""
+    wanted = plan.configuration(configuration)
+    changed: dict[str, Any] = {"after": None}
+    if spacing is not None:
+        changed["spacing"] = spacing
+    if alike:
+        changed |= {"normalization": ("zscore",) * len(channels), "use_mask_for_norm": (False,) * len(channels)}
+    intensities = (_UNKNOWN,) * len(channels) if alike else plan.intensities
+    return plan.model_copy(
+        update={
+            "channels": tuple(channels),
+            "intensities": intensities,
+            "configurations": {configuration: wanted.model_copy(update=changed)},
+        }
+    )
+
+
+def _split(name: str, cases: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and validation cases of a further dataset; of few cases all are trained on."""
+    ordered = sorted(cases)
+    count = int(len(ordered) * HELD_OUT)
+    drawn = set(generator(0, f"held out of {name}").permutation(len(ordered))[:count].tolist())
+    kept = tuple(case for index, case in enumerate(ordered) if index in drawn)
+    return tuple(case for index, case in enumerate(ordered) if index not in drawn), kept

@@ -1,0 +1,61 @@
+"""Where a stream of batches draws its patches from: the preprocessed cases of one dataset or of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from selfcfg.engine.stored_array import StoredArray
+from selfcfg.engine.trainer import Need
+
+Phase = Literal["training", "validation"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The preprocessed cases of one dataset.
+
+    Args:
+        store_folder: where they are.
+        training: case ids drawn from in training.
+        validation: case ids drawn from in validation.
+        group: index of the group of related datasets that it belongs to.
+    """
+
+    store_folder: Path
+    training: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    group: int = 0
+
+    def cases(self, phase: Phase) -> tuple[str, ...]:
+        """The case ids of a phase."""
+        return self.training if phase == "training" else self.validation
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one stream of batches comes from.
+
+    Args:
+        domains: datasets, each as likely as any other whatever its size.
+        need: what the trainer wants of the stream.
+        previous: folder of the previous stage's label map of each case, on the grid of its preprocessed image: in a
+            cascade; else None.
+    """
+
+    domains: tuple[Domain, ...]
+    need: Need
+    previous: Path | None = None
+
+    def drawn_from(self, phase: Phase) -> tuple[int, ...]:
+        """Indices of the domains that have cases in a phase; none: the stream is left out of it."""
+        if phase == "training" and self.need.validation_only:
+            return ()
+        return tuple(index for index, domain in enumerate(self.domains) if domain.cases(phase))
+
+    def previous_labels(self, case: str) -> StoredArray | None:
+        """The previous stage's label map of a case, int16 (Z, Y, X), to be read by slicing."""
+        return None if self.previous is None else StoredArray(self.previous / f"{case}.b2nd", np.int16)

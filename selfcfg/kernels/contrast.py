@@ -1,0 +1,81 @@
+"""Losses that compare vectors of images with each other, and numbers that tell whether the vectors still differ."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the customary name
+from torch import Tensor
+
+
+class Contrast(NamedTuple):
+    """Loss and accuracy of a contrastive comparison.
+
+    Args:
+        loss: mean over the queries, in nats.
+        accuracy: share of queries whose most similar key is a positive one; without gradient.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+
+
+def contrast(
+    queries: Tensor, keys: Tensor, positive: Tensor, temperature: float, usable: Tensor | None = None
+) -> Contrast:
+    """The multi-positive InfoNCE of queries against keys.
+
+    Args:
+        queries: (N, D); normalised here.
+        keys: (K, D); normalised here.
+        positive: bool (N, K), which keys each query should be similar to; a query without any is left out.
+        temperature: that similarities, cosines, are divided by.
+        usable: bool (N, K), which keys are compared at all; positives always are. None: all.
+
+    Returns:
+        Zero where no query has a positive key.
+
+    Source: He et al., Momentum Contrast, 2020, equation 1, for one positive key; several are averaged outside of the
+    logarithm: Khosla et al., Supervised Contrastive Learning, 2020, equation 2.
+    """
+    similar = (F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T) / temperature
+    if usable is not None:
+        similar = similar.masked_fill(~(usable | positive), -torch.inf)
+    known = positive.any(1)
+    if not bool(known.any()):
+        return Contrast(queries.sum() * 0.0, queries.new_zeros(()))
+    similar, positive = similar[known], positive[known]
+    shares = F.log_softmax(similar, 1).masked_fill(~positive, 0.0)
+    loss = -(shares.sum(1) / positive.sum(1)).mean()
+    best = similar.detach().argmax(1)
+    return Contrast(loss, positive.gather(1, best[:, None]).float().mean())
+
+
+def two_views(first: Tensor, second: Tensor, temperature: float, usable: Tensor | None = None) -> Contrast:
+    """The contrast of two views of each image of a batch: each view's positive is the other, all else is negative.
+
+    Args:
+        first: (B, D).
+        second: (B, D), view by view of the same images.
+        temperature: as in `contrast`.
+        usable: bool (B, B), which images are negatives of which; None: all.
+
+    Source: Chen et al., SimCLR, 2020, equation 1 (NT-Xent).
+    """
+    count = len(first)
+    vectors = torch.cat([first, second])
+    itself = torch.eye(2 * count, dtype=torch.bool, device=first.device)
+    others = ~itself if usable is None else usable.repeat(2, 2) & ~itself
+    return contrast(vectors, vectors, itself.roll(count, 1), temperature, others)
+
+
+def spread(vectors: Tensor) -> Tensor:
+    """How far vectors (N, D) point in different directions: 0 where all point the same way, about 1 where none do.
+
+    Source: Chen and He, SimSiam, 2021, section 4.1: the standard deviation of normalised vectors, times sqrt(D).
+    """
+    normalised = F.normalize(vectors.float(), dim=1)
+    deviation: Tensor = normalised.std(0, correction=0).mean() * math.sqrt(vectors.shape[1])
+    return deviation
