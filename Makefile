@@ -15,7 +15,7 @@ demo: $(INSTALLED)
 	$(BIN)/selfcfg demo
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

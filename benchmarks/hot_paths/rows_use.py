@@ -46,10 +46,9 @@ def prediction(place: Place, precision: str, *, mirroring: bool) -> Iterator[Con
     models = inputs.models(place)
     folders = {side: place.work / "coarse" / f"predicted_{side}" for side in ("ours", "theirs")}
     own = place.ours("predict", models.ours, "-i", models.images, "-o", folders["ours"], "--precision", precision)
-    their = _their_prediction(place, models, folders["theirs"])
+    their = _their_prediction(place, models, folders["theirs"], mirroring=mirroring)
     if not mirroring:
         own.append("--no-mirroring")
-        their.append("--disable_tta")
 
     def one(command: list[str], side: str) -> Usage:
         shutil.rmtree(folders[side], ignore_errors=True)
@@ -58,18 +57,24 @@ def prediction(place: Place, precision: str, *, mirroring: bool) -> Iterator[Con
     def check() -> list[Check]:
         ours, theirs = (read_label(folders[side] / "ct_0.nii.gz")[0] for side in ("ours", "theirs"))
         found = len(np.unique(theirs))
-        return [
-            *same_labels(ours, theirs, 0.9999 if precision == "float32" else 0.999),
-            Check("labels in nnU-Net's prediction", found, 2, found >= 2),
-        ]
+        checks = [*same_labels(ours, theirs, 0.999), Check("labels in nnU-Net's prediction", found, 2, found >= 2)]
+        if precision == "float32":
+            exact = folders["theirs"].with_name("predicted_exactly")
+            program, *arguments = _their_prediction(place, models, exact, mirroring=mirroring)
+            script = [str(place.peer), "-W", "ignore", str(HERE / "exact_prediction.py"), _entry(program)]
+            run([[*script, *arguments]], place.environment())
+            equal = same_labels(ours, read_label(exact / "ct_0.nii.gz")[0], 0.9999)
+            checks += [check._replace(what="labels that are equal where both add up in float32") for check in equal]
+        return checks
 
     yield Contest(lambda: one(own, "ours"), lambda: one(their, "theirs"), check)
 
 
-def _their_prediction(place: Place, models: inputs.Models, output: Path) -> list[str]:
+def _their_prediction(place: Place, models: inputs.Models, output: Path, *, mirroring: bool = True) -> list[str]:
     processes = ["-npp", place.cores, "-nps", place.cores, "-device", "cpu", "--disable_progress_bar"]
     folders = ["-i", models.images, "-o", output, "-m", models.theirs, "-f", 0]
-    return place.theirs("nnUNetv2_predict_from_modelfolder", *folders, *processes)
+    options = processes if mirroring else [*processes, "--disable_tta"]
+    return place.theirs("nnUNetv2_predict_from_modelfolder", *folders, *options)
 
 
 @contextmanager

@@ -42,6 +42,14 @@ def test_equals_the_stock_norm_in_float64(ours, stock, shape, layout, is_last, m
         torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("voxels", [4096, 4097, 2**20 + 3])
+def test_is_as_exact_for_a_million_voxels_as_for_few(voxels) -> None:
+    image = torch.randn(1, 8, 1, voxels) + 1
+    expected = affine(nn.InstanceNorm2d, torch.float64)(image.double())
+    found = affine(InstanceNorm2d)(image.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
+
+
 @every_kind
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_keeps_the_layout_both_ways(ours, stock, shape, layout, dtype) -> None:
