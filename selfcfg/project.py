@@ -111,5 +111,5 @@ def experiments_of(target: str, workspace: Workspace) -> list[Path]:
         raise UsageError(f"experiments of '{target}'", f"none in {results}", f"run: selfcfg plan-and-train {target}")
     if not any(found.values()):
         only = f"only pretrainings in {results}"
-        raise UsageError(f"experiments of '{target}'", only, "fine-tune one: selfcfg train --init RUN")
+        raise UsageError(f"experiments of '{target}'", only, f"fine-tune one: selfcfg train {target} --init RUN")
     return sorted(folder for folder, segments in found.items() if segments)

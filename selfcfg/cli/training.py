@@ -38,7 +38,7 @@ from selfcfg.cli.options import (
 )
 from selfcfg.cli.planning import offer_less, warn
 from selfcfg.engine.planner import Target
-from selfcfg.errors import counted
+from selfcfg.errors import UsageError, counted
 from selfcfg.plan import Plan
 from selfcfg.workspace import Workspace
 
@@ -265,6 +265,8 @@ def _unlabelled(given: list[str] | None, workspace: Path | None) -> tuple[Unlabe
     found = []
     for text in split_values(given):
         group, name = text.split("=", 1) if "=" in text and not Path(text).is_dir() else ("", text)
+        if not name:
+            raise UsageError(f"--unlabelled {text}", "nothing after '='", "give GROUP=NAME, or NAME alone")
         images = Workspace.at(workspace).dataset_folder(name)
         found.append(Unlabelled(images=images, group=group or None))
     return tuple(found)

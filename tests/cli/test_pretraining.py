@@ -105,6 +105,7 @@ def test_what_cannot_be_pretrained_on_is_said(selfcfg, workspace: Path, tmp_path
     for words, wrong in {
         "trainer 'supervised' learns from labels alone": ["--unlabelled", 901],
         "dataset 'nowhere'": ["--trainer", "masked", "--unlabelled", "nowhere"],
+        "nothing after '='": ["--trainer", "masked", "--unlabelled", "G="],
         "it is named twice, or the dataset": ["--trainer", "masked", "--unlabelled", 901],
         "no image": ["--trainer", "masked", "--unlabelled", tmp_path],
     }.items():
