@@ -9,7 +9,7 @@ from pathlib import Path
 from selfcfg.dataset import Dataset
 from selfcfg.errors import UsageError, nearest
 from selfcfg.plan import Plan
-from selfcfg.runs import fold_folders
+from selfcfg.runs import RunRecord, fold_folders
 from selfcfg.workspace import Workspace
 
 
@@ -96,16 +96,20 @@ class Project:
 
 
 def experiments_of(target: str, workspace: Workspace) -> list[Path]:
-    """The experiment folders that a run folder, or a dataset, names.
+    """The experiment folders that a run folder, or a dataset, names; of a dataset, those that predict label maps.
 
     Raises:
         UsageError: neither a folder of runs nor a dataset with any.
+        DataError: the record of a run cannot be read.
     """
     path = Path(target)
     if path.is_dir() and not (path / "dataset.json").is_file():
         return [fold_folders(path)[0].path.parent]
     results = Project.of(workspace, target).results
-    found = sorted({file.parent.parent for file in results.glob("*/fold_*/run.json")})
+    found = {file.parent.parent: RunRecord.read(file).segments for file in results.glob("*/fold_*/run.json")}
     if not found:
         raise UsageError(f"experiments of '{target}'", f"none in {results}", f"run: selfcfg plan-and-train {target}")
-    return found
+    if not any(found.values()):
+        only = f"only pretrainings in {results}"
+        raise UsageError(f"experiments of '{target}'", only, f"fine-tune one: selfcfg train {target} --init RUN")
+    return sorted(folder for folder, segments in found.items() if segments)

@@ -51,6 +51,7 @@ class RunRecord(Record):
         init_hash: of the bytes of these weights; empty without.
         previous: in a cascade, the name of the experiment of the stage before, which lies beside this run's own.
         previous_weights: of that experiment, the hash of the weights of each fold by folder name.
+        segments: whether its weights predict label maps; else it only pretrains.
         unlabelled: further datasets whose images it was pretrained on, by name, each with the hash of its cases.
         plan_hash: content hash of the plan.
         data_hash: hash over the sources of the training cases.
@@ -75,6 +76,7 @@ class RunRecord(Record):
     init_hash: str = ""
     previous: str | None = None
     previous_weights: dict[str, str] = {}
+    segments: bool = True
     unlabelled: dict[str, str] = {}
     plan_hash: str
     data_hash: str
@@ -89,15 +91,20 @@ class RunRecord(Record):
     def identity(self) -> dict[str, Any]:
         """What two runs must share to be the same run: neither versions, machine and status, nor where files lie."""
         everything = self.model_dump(
-            mode="json", exclude={"versions", "machine", "status", "init", "previous", "time_budget"}
+            mode="json", exclude={"versions", "machine", "status", "init", "previous", "time_budget", "segments"}
         )
         settings = {name: value for name, value in self.settings.items() if name not in INCIDENTAL}
         return {**everything, "settings": settings}
 
     def shared_identity(self) -> dict[str, Any]:
-        """What the folds of one experiment must share: everything but their cases."""
-        own = ("fold", "train", "validation", "data_hash")
-        return {name: value for name, value in self.identity().items() if name not in own}
+        """What the folds of one experiment must share: everything but their cases and what they were started from.
+
+        Each fold is started from the pretraining of its own fold, which has not seen its validation cases; all are, or
+        none is.
+        """
+        own = ("fold", "train", "validation", "data_hash", "init_hash")
+        shared = {name: value for name, value in self.identity().items() if name not in own}
+        return {**shared, "is_pretrained": bool(self.init_hash)}
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class Contrastive(Pretraining[ContrastiveSettings]):
 
     Source: He et al., Momentum Contrast, 2020; Chen et al., Improved Baselines with Momentum Contrastive Learning,
     2020: an MLP on top, stronger changes, temperature 0.2. Our choice for small data: a queue of 1024, momentum 0.99.
-    The network has no batch norm, so that batches need not be shuffled. Views overlap by half of the patch or more.
+    The network has no batch norm, so that batches need not be shuffled. The second
+    view is moved by a quarter of the patch at most along each axis.
     """
 
     name: ClassVar[str] = "contrastive"
@@ -79,10 +80,17 @@ class Contrastive(Pretraining[ContrastiveSettings]):
         cast(Queue, parts["queue"]).push(keys, keys.new_zeros((len(keys), 1)))
         self._keys.clear()
 
+    def started(self, parts: Parts) -> None:
+        """The slow copies begin where the first encoder and its projection do, which may have been taken over."""
+        follow(parts["slow_encoder"], parts["encoder"], 0)
+        follow(parts["slow_projection"], parts["projection"], 0)
+
     def scores(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
         """The share of patches whose own second view is nearest, and the spread of the vectors (0: collapsed)."""
         compared, keys = self._compared(parts, batch)
-        return {"contrast accuracy": compared.accuracy, "spread": spread(keys)}
+        queue = cast(Queue, parts["queue"])
+        vectors = torch.cat([keys, queue.vectors[queue.filled]])
+        return {"contrast accuracy": compared.accuracy, "spread": spread(vectors)}
 
     def _compared(self, parts: Parts, batch: Batch) -> tuple[Contrast, Tensor]:
         """The contrast of a batch, and the vectors of its second views by the slow copies."""

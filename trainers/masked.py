@@ -15,6 +15,9 @@ from selfcfg.nets.heads import DenseHead
 from selfcfg.nets.unet import build_parts
 from selfcfg.trainers.pretraining import UNLABELLED, Pretraining, PretrainingSettings
 
+_LEAST_VARIANCE = 0.01
+"""Variance of a patch in which there is something to see; images are normalised to 1."""
+
 
 class MaskedSettings(PretrainingSettings):
     """The settings of pretraining, and what is hidden."""
@@ -49,17 +52,20 @@ class Masked(Pretraining[MaskedSettings]):
         yield {"reconstruction": self._errors(parts, image, self._mask(image))[0]}
 
     def scores(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
-        """The share of the hidden voxels' variance that is reconstructed; the same blocks whenever it is asked for."""
+        """The share of the hidden voxels' variance that is reconstructed; the same blocks whenever it is asked for.
+
+        Patches of nothing but air count as if they had a little variance, else one of them would decide the mean.
+        """
         mask = self._mask(batch.image, torch.Generator().manual_seed(0))
         error, variance = self._errors(parts, batch.image, mask)
-        return {"explained": 1 - error / variance}
+        return {"explained": 1 - error / variance.clamp_min(_LEAST_VARIANCE)}
 
     def _errors(self, parts: Parts, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean squared error of the hidden voxels, and their variance."""
         painted = parts["reconstruction"](parts["decoder"](parts["encoder"](image.masked_fill(mask, 0))))
         hidden = mask.expand_as(image)
         wanted = image[hidden].float()
-        return (painted[hidden].float() - wanted).square().mean(), wanted.var(correction=0).clamp_min(1e-8)
+        return (painted[hidden].float() - wanted).square().mean(), wanted.var(correction=0)
 
     def _mask(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         size = tuple(image.shape[2:])

@@ -38,7 +38,7 @@ from selfcfg.cli.options import (
 )
 from selfcfg.cli.planning import offer_less, warn
 from selfcfg.engine.planner import Target
-from selfcfg.errors import counted
+from selfcfg.errors import UsageError, counted
 from selfcfg.plan import Plan
 from selfcfg.workspace import Workspace
 
@@ -182,7 +182,8 @@ def _tell(
         first = experiment.run(experiment.folds[0]).path
         folds = [experiment.run(fold).path.name for fold in experiment.folds]
         told = {"run": str(experiment.folder), "folds": folds, "dice": None, **told}
-        speaker.done(told, f"selfcfg train {experiment.project.name} --fold {experiment.folds[0]} --init {first}")
+        again = f"selfcfg train {experiment.project.name} -c {experiment.configuration_name}"
+        speaker.done(told, f"{again} --fold {experiment.folds[0]} --init {first}")
         return
     scores, scored = cross_validated(experiment.folder), scored_folds(experiment.folder)
     if len(scored) > 1:
@@ -263,7 +264,9 @@ def _unlabelled(given: list[str] | None, workspace: Path | None) -> tuple[Unlabe
 
     found = []
     for text in split_values(given):
-        group, _, name = text.rpartition("=")
+        group, name = text.split("=", 1) if "=" in text and not Path(text).is_dir() else ("", text)
+        if not name:
+            raise UsageError(f"--unlabelled {text}", "nothing after '='", "give GROUP=NAME, or NAME alone")
         images = Workspace.at(workspace).dataset_folder(name)
         found.append(Unlabelled(images=images, group=group or None))
     return tuple(found)

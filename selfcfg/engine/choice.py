@@ -63,7 +63,7 @@ def choose(project: Project, request: TrainRequest) -> Choice:
     """What a request names.
 
     Raises:
-        UsageError: the plan, configuration, trainer or a setting does not exist.
+        UsageError: the plan, configuration, trainer or a setting does not exist, or one does not suit the other.
     """
     plan_name, plan = project.plan(request.planner)
     name = request.configuration or plan.default_configuration
@@ -75,6 +75,9 @@ def choose(project: Project, request: TrainRequest) -> Choice:
         raise UsageError(
             "--unlabelled", found, "leave it out, or choose a trainer that pretrains: selfcfg list trainers"
         )
+    if planned.after is not None and (request.unlabelled or not trainer_type.segments()):
+        found = f"{name} is the second stage of a cascade, which needs the results of the first for every image"
+        raise UsageError("pretrain", found, "pretrain with another -c, and take that over with --init")
     return Choice(plan_name, plan, name, with_settings(planned, settings), trainer_type, settings)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -15,7 +16,7 @@ from selfcfg.engine.preprocess import preprocess
 from selfcfg.engine.randomness import generator
 from selfcfg.engine.source import Domain
 from selfcfg.engine.store import Store
-from selfcfg.errors import DataError, SelfcfgError, UsageError
+from selfcfg.errors import DataError, SelfcfgError, UsageError, counted, listed
 from selfcfg.files import hash_json
 from selfcfg.fingerprint import ChannelStatistics
 from selfcfg.geometry import Geometry, Vector
@@ -54,6 +55,7 @@ class Collection:
     Args:
         own: store of the dataset's own cases, where they are normalised like the others; None: the usual store.
         further: other datasets, preprocessed.
+        pictures: of each of these, the hash of the image files of every case.
         names: of the datasets by domain index, the own first.
         groups: their names by index.
         hashes: what the further datasets were, by name.
@@ -61,9 +63,23 @@ class Collection:
 
     own: Path | None = None
     further: tuple[Domain, ...] = ()
+    pictures: tuple[Mapping[str, str], ...] = ()
     names: tuple[str, ...] = ("own",)
     groups: tuple[str, ...] = ("own",)
     hashes: dict[str, str] = field(default_factory=dict)
+
+    def without(self, pictures: Container[str]) -> tuple[Domain, ...]:
+        """The further datasets without the cases whose image files have one of these hashes; says which these are."""
+        kept = []
+        for domain, known, name in zip(self.further, self.pictures, self.names[1:], strict=True):
+            same = {case for case, picture in known.items() if picture in pictures}
+            if same:
+                say(f"{name}: left out {listed(sorted(same))}, the same images as cases of the validation")
+            training, validation = (
+                tuple(case for case in cases if case not in same) for cases in (domain.training, domain.validation)
+            )
+            kept.append(replace(domain, training=training, validation=validation))
+        return tuple(kept)
 
 
 def gather(
@@ -94,23 +110,36 @@ def gather(
     own = None
     if alike:
         own = _store(project, _adapted(plan, configuration, plan.channels, None, alike=True), configuration, jobs)
-    further, hashes, groups, names = [], {}, ["own"], [project.name]
+    folders = {project.root.resolve()}
+    names, groups, further, pictures = [project.name], ["own"], [], []
     for one in sets:
-        name, cases = _cases(one.images, plan)
-        if name in names:
-            raise UsageError(
-                f"pretrain on {name}", "it is named twice, or the dataset itself", "name each dataset once"
-            )
+        if one.images.resolve() in folders:
+            found = "it is named twice, or the dataset that is trained for"
+            raise UsageError(f"pretrain on {one.images}", found, "name each set of images once, and not the dataset")
+        folders.add(one.images.resolve())
+        name = _free(one.images.name, names)
         group = one.group or name
         if group not in groups:
             groups.append(group)
-        made = _Foreign.of(name, cases, plan, configuration, alike=alike)
+        cases = _cases(one.images, plan)
+        made = _Foreign.of(name, one.images, cases, plan, configuration, alike=alike)
         store = made.preprocessed(project, configuration, jobs)
-        training, held_out = _split(name, [case.id for case in cases])
+        # without a label, what a case was made from is its images
+        pictures.append({case.id: store.open(case.id).info.source for case in cases})
+        training, held_out = _split(one.images.name, pictures[-1])
         further.append(Domain(store.folder, training, held_out, groups.index(group)))
-        hashes[name] = hash_json([group, *(store.open(case.id).info.source for case in cases)])
         names.append(name)
-    return Collection(own, tuple(further), tuple(names), tuple(groups), hashes)
+    hashes = {
+        name: hash_json([groups[domain.group], *known.values()])
+        for name, domain, known in zip(names[1:], further, pictures, strict=True)
+    }
+    return Collection(own, tuple(further), tuple(pictures), tuple(names), tuple(groups), hashes)
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """The name, or where it is taken, the name with a number."""
+    candidates = (name if number == 1 else f"{name} ({number})" for number in itertools.count(1))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _store(project: Project, plan: Plan, configuration: str, jobs: int) -> Path:
@@ -123,26 +152,26 @@ def _store(project: Project, plan: Plan, configuration: str, jobs: int) -> Path:
 class _Foreign:
     """Another dataset's cases and the plan that suits them."""
 
-    name: str
     dataset: Dataset
     plan: Plan
 
     @classmethod
-    def of(cls, name: str, cases: Sequence[Case], plan: Plan, configuration: str, *, alike: bool) -> _Foreign:
-        headers = {case.id: _header(name, case) for case in cases}
-        counts = {count for count, _ in headers.values()}
-        if len(counts) > 1:
-            raise DataError(f"pretrain on {name}", f"images with {sorted(counts)} channels", "give images of one kind")
-        channels = plan.channels if counts == {len(plan.channels)} else _numbered(counts.pop())
-        if not alike and len(channels) != len(plan.channels):
-            found = f"{len(channels)} channels, the plan has {len(plan.channels)} ({', '.join(plan.channels)})"
-            raise DataError(f"pretrain on {name}", found, "leave it out, or use a strategy that draws one channel")
-        geometries = [geometry for _, geometry in headers.values()]
+    def of(
+        cls, name: str, folder: Path, cases: Sequence[Case], plan: Plan, configuration: str, *, alike: bool
+    ) -> _Foreign:
         wanted = plan.configuration(configuration)
-        if wanted.dimensions == 3 and any(geometry.dimensions == 2 for geometry in geometries):
-            raise DataError(f"pretrain on {name}", "2D images, the network is 3D", "leave it out, or train with -c 2d")
-        spacing = _spacing(name, geometries, plan, wanted)
-        adapted = _adapted(plan, configuration, channels, spacing, alike=alike)
+        headers = {case.id: _header(name, case) for case in cases}
+        n_channels = headers[cases[0].id][0] if alike else len(plan.channels)
+        for case, (count, geometry) in headers.items():
+            asked = f"pretrain on case '{case}' of {name}"
+            if count != n_channels:
+                others = f"'{cases[0].id}' has" if alike else "the plan has"
+                remedy = "give images of one kind" if alike else "leave it out, or use a trainer that draws one channel"
+                raise DataError(asked, f"{counted(count, 'channel')}, {others} {n_channels}", remedy)
+            if wanted.dimensions == 3 and geometry.dimensions == 2:
+                raise DataError(asked, "a 2D image, the network is 3D", "leave it out, or train with -c 2d")
+        channels = plan.channels if n_channels == len(plan.channels) else _numbered(n_channels)
+        spacing = _spacing(name, [geometry for _, geometry in headers.values()], plan, wanted)
         description = DatasetDescription(
             channel_names={str(index): channel for index, channel in enumerate(channels)},
             labels=plan.labels.labels,
@@ -150,21 +179,23 @@ class _Foreign:
             numTraining=len(cases),
             file_ending=".nii.gz",
         )
-        root = cases[0].images[0].parent
-        return cls(name, Dataset(root=root, description=description, cases=tuple(cases)), adapted)
+        dataset = Dataset(root=folder, description=description, cases=tuple(cases))
+        return cls(dataset, _adapted(plan, configuration, channels, spacing, alike=alike))
 
     def preprocessed(self, project: Project, configuration: str, jobs: int) -> Store:
-        folder = project.preprocessed / "unlabelled" / self.name
+        # folders of the same name have stores of their own
+        place = hash_json(str(self.dataset.root.resolve()))[:8]
+        folder = project.preprocessed / "unlabelled" / f"{self.dataset.name}-{place}"
         folder /= f"{configuration}-{self.plan.preprocessing_hash(configuration)}"
         return preprocess(self.dataset, self.plan, configuration, folder, jobs=jobs)
 
 
-def _cases(folder: Path, plan: Plan) -> tuple[str, list[Case]]:
-    """Name and cases of a set of images, without their labels."""
+def _cases(folder: Path, plan: Plan) -> list[Case]:
+    """The cases of a set of images, without their labels."""
     if (folder / "dataset.json").is_file():
-        return folder.name, [case.model_copy(update={"label": None}) for case in Dataset.open(folder).cases]
+        return [case.model_copy(update={"label": None}) for case in Dataset.open(folder).cases]
     found = find_inputs(folder, plan)
-    return folder.name, [Case(id=name, images=files, label=None, subject=name) for name, files in sorted(found.items())]
+    return [Case(id=name, images=files, label=None, subject=name) for name, files in sorted(found.items())]
 
 
 def _header(name: str, case: Case) -> tuple[int, Geometry]:

@@ -21,10 +21,11 @@ from selfcfg.engine.source import Domain, Source
 from selfcfg.engine.store import Store
 from selfcfg.engine.trainer import Datasets, Need, Settings, Trainer
 from selfcfg.engine.validation import predict_validation, score_validation
-from selfcfg.errors import UsageError, listed
+from selfcfg.errors import UsageError, counted, listed
 from selfcfg.files import hash_file, hash_json
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.plan import Configuration, Plan
+from selfcfg.progress import say
 from selfcfg.project import Project
 from selfcfg.runs import RunFolder, RunRecord, experiment_name
 from selfcfg.splits import Split, label_subset
@@ -72,18 +73,21 @@ class Experiment:
 
     def batches(self, record: RunRecord) -> Batches:
         """Where the batches of one fold come from."""
-        sources = {stream: self._source_of(need, record) for stream, need in self.trainer_type.needs.items()}
+        split = self.splits[int(record.fold)]
+        pictures = {case.case: case.picture for case in self.facts.cases}
+        further = self.collection.without({pictures[case] for case in split.val})
+        sources = {stream: self._source_of(need, record, further) for stream, need in self.trainer_type.needs.items()}
         device = choose_device(self.request.device)
         return Batches(sources, self.settings, self.configuration, self.plan, device, record.seed)
 
-    def _source_of(self, need: Need, record: RunRecord) -> Source:
+    def _source_of(self, need: Need, record: RunRecord, further: tuple[Domain, ...]) -> Source:
         """Labelled cases are those of the record; images without labels all of the fold, and of further sets."""
         previous = self.previous.folder if self.previous else None
         store = self.collection.own if need.one_channel and self.collection.own else self.store.folder
         if need.targets:
             return Source((Domain(store, record.train, record.validation),), need, previous)
         split = self.splits[int(record.fold)]
-        return Source((Domain(store, split.train, split.val), *self.collection.further), need, previous)
+        return Source((Domain(store, split.train, split.val), *further), need, previous)
 
     def run(self, fold: int) -> RunFolder:
         """The folder of one fold."""
@@ -106,10 +110,11 @@ class Experiment:
             settings=self.settings.model_dump(mode="json"),
             label_fraction=self.request.label_fraction,
             seed=self.request.seed,
-            init=str(self.request.init) if self.request.init else None,
+            init=str(init) if (init := init_of(self.request, fold)) else None,
             init_hash=self._init_hash(fold),
             previous=self.previous.experiment.name if self.previous else None,
             previous_weights=self.previous.weights if self.previous else {},
+            segments=self.trainer_type.segments(),
             unlabelled=self.collection.hashes,
             plan_hash=self.plan.content_hash(),
             data_hash=hash_json([self._source(case) for case in train]),
@@ -127,11 +132,12 @@ class Experiment:
 
     def _init_hash(self, fold: int) -> str:
         """The hash of the weights it starts from; of a run that has started, they may be gone."""
-        if self.request.init is None:
+        init = init_of(self.request, fold)
+        if init is None:
             return ""
-        if not self.request.init.exists() and self.run(fold).record.is_file():
+        if not init.exists() and self.run(fold).record.is_file():
             return RunRecord.read(self.run(fold).record).init_hash
-        return hash_file(weights_of(self.request.init))
+        return hash_file(weights_of(init))
 
 
 def forecast_of(project: Project, request: TrainRequest, folds: Sequence[int] | None = None, *, jobs: int) -> Forecast:
@@ -183,11 +189,12 @@ def open_experiment(
     plan_name, plan, configuration_name, configuration, trainer_type, settings = choose(project, request)
     device = choose_device(request.device)
     refuse_too_large(plan, configuration, trainer_type(settings, plan, configuration).precision(device), device)
-    if request.init is not None and not request.resume:
-        weights_of(request.init)
     facts = pipeline.known_fingerprint(project, jobs)
     splits = pipeline.splits(project, facts)
     folds = _existing(project, folds, len(splits))
+    if not request.resume:
+        for init in filter(None, (init_of(request, fold) for fold in folds)):
+            weights_of(init)
     after = configuration.after
     if after is None and request.previous is not None:
         raise UsageError(
@@ -233,8 +240,11 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
     facts = experiment.folder / "fingerprint.json"
     if not facts.is_file():
         experiment.facts.write(facts)
+    init = init_of(request, fold)
+    if init is not None:
+        _warn_of_seen(init, record)
     batches = experiment.batches(record)
-    fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=request.init)
+    fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=init)
     if not experiment.trainer_type.segments():
         return FoldResult(run, None)
     ending, precision = project.dataset.description.label_ending, experiment.settings.precision
@@ -249,6 +259,25 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
     )
     scores = score_validation(project, experiment.plan.labels, predictions, run.validation, experiment.jobs)
     return FoldResult(run, scores)
+
+
+def init_of(request: TrainRequest, fold: int) -> Path | None:
+    """What one fold starts from: of an experiment that has the same fold, that one."""
+    if request.init is None:
+        return None
+    same = request.init / f"fold_{fold}"
+    return same if same.is_dir() else request.init
+
+
+def _warn_of_seen(init: Path, record: RunRecord) -> None:
+    """Says where the weights come from a training that saw cases which the fold validates."""
+    file = RunFolder(init if init.is_dir() else init.parent).record
+    if not file.is_file():
+        return
+    before = RunRecord.read(file)
+    if before.dataset == record.dataset and (seen := set(before.train) & set(record.validation)):
+        found = f"{counted(len(seen), 'case')} of the {len(record.validation)} that fold {record.fold} validates"
+        say(f"warning: {init} was trained on {found}: scores will be too good; start from the same fold")
 
 
 def stages(project: Project, request: TrainRequest, folds: Sequence[int] | None, *, jobs: int) -> list[TrainRequest]:

@@ -42,7 +42,8 @@ def load_model(
 
     Raises:
         UsageError: there is no such folder or fold.
-        DataError: a run is not finished, the folds were trained by different plans, or weights do not fit the plan.
+        DataError: a run only pretrains or is not finished, the folds were trained by different plans, or weights do not
+            fit the plan.
     """
     runs = _chosen(fold_folders(Path(path)), folds)
     records = [_usable(run, weights) for run in runs]
@@ -65,6 +66,18 @@ def load_model(
         mirror_axes=plan.mirror_axes if all(_was_mirrored(record.settings) for record in records) else (),
         first=None if alone else _first(runs, records, device, precision),
     )
+
+
+def refuse_pretraining(asked: str, run: RunFolder, record: RunRecord) -> None:
+    """Nothing, where a run's weights predict label maps.
+
+    Raises:
+        DataError: it only pretrains.
+    """
+    if not record.segments:
+        found = f"trainer '{record.trainer}' only pretrains: there is no head that predicts label maps"
+        again = f"selfcfg train {record.dataset} -c {record.configuration} --fold {record.fold} --init {run.path}"
+        raise DataError(asked, found, f"fine-tune it: {again}")
 
 
 def _first(runs: Sequence[RunFolder], records: Sequence[RunRecord], device: str | None, precision: str) -> Model | None:
@@ -103,6 +116,7 @@ def _chosen(runs: list[RunFolder], folds: Sequence[int | str] | None) -> list[Ru
 
 def _usable(run: RunFolder, weights: Weights) -> RunRecord:
     record = RunRecord.read(run.record)
+    refuse_pretraining(f"load model {run.path}", run, record)
     if weights == "final" and record.status != "finished":
         raise DataError(
             f"load model {run.path}",

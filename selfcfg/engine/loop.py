@@ -149,12 +149,14 @@ class Training:
         state = load_state(self.run)
         if state is not None:
             self._restore(state)
-        if state is not None or init is None:
             return None
-        taken_over = take_over(init, self.parts)
-        self.taken = taken_over.taken
-        self.optimisation = Optimisation(self.settings, self.parts, self.taken)
-        say(str(taken_over))
+        taken_over = None if init is None else take_over(init, self.parts)
+        if taken_over is not None:
+            self.taken = taken_over.taken
+            self.optimisation = Optimisation(self.settings, self.parts, self.taken)
+            say(str(taken_over))
+        with torch.no_grad():
+            self.trainer.started(self.parts)
         return taken_over
 
     def train(self) -> None:

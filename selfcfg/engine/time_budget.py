@@ -71,7 +71,12 @@ def _begun(experiment: Experiment, total: float) -> RunRecord | None:
 
 
 def _scoring(experiment: Experiment, pace: Pace) -> float:
-    """Seconds that predicting the largest validation set takes: a pass at the pace of validation batches."""
+    """Seconds that predicting the largest validation set takes: a pass at the pace of validation batches.
+
+    A pretraining predicts nothing.
+    """
+    if not experiment.trainer_type.segments():
+        return 0.0
     plan, configuration = experiment.plan, experiment.configuration
     shapes = resampled_shapes(experiment.facts, plan, configuration)
     passes = max(

@@ -187,6 +187,12 @@ class Trainer(ABC, Generic[S]):
         torch's global generator, which was seeded.
         """
 
+    def started(self, parts: Parts) -> None:
+        """Called once before the first step, without gradient, after weights were taken over (``--init``).
+
+        Here copies that follow a part are brought to where it is. Not called when a training continues.
+        """
+
     @abstractmethod
     def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
         """Scalar loss terms by name, not weighted; each mapping is one graph, backpropagated before the next is built.

@@ -9,7 +9,7 @@ from pathlib import Path
 from selfcfg.engine.cascade import PreviousStage, with_previous
 from selfcfg.engine.evaluate import SUMMARY, Evaluation, combine, evaluate
 from selfcfg.engine.ledger import Ledger, LedgerEntry
-from selfcfg.engine.loading import load_model
+from selfcfg.engine.loading import load_model, refuse_pretraining
 from selfcfg.engine.preprocess import Prepared
 from selfcfg.engine.store import Store
 from selfcfg.errors import DataError, listed
@@ -83,10 +83,12 @@ def cross_validated(folder: Path) -> Evaluation:
     """The scores of every finished fold of an experiment together, also written into its folder.
 
     Raises:
-        DataError: no fold has been scored yet, or the folds do not belong together.
+        DataError: it only pretrains, no fold has been scored yet, or the folds do not belong together.
     """
     runs = scored_folds(folder)
     if not runs:
+        first = fold_folders(folder)[0]
+        refuse_pretraining(f"scores of {folder}", first, RunRecord.read(first.record))
         raise DataError(f"scores of {folder}", "its folds have not been scored yet", "finish training with --resume")
     _refuse_strangers(folder, [RunRecord.read(run.record) for run in runs])
     scores = combine([Evaluation.read(run.validation / SUMMARY) for run in runs])

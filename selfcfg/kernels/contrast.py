@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -40,7 +39,9 @@ def contrast(
     Source: He et al., Momentum Contrast, 2020, equation 1, for one positive key; several are averaged outside of the
     logarithm: Khosla et al., Supervised Contrastive Learning, 2020, equation 2.
     """
-    similar = (F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T) / temperature
+    # autocast would round the cosines to bfloat16, so that many are equal
+    with torch.autocast(queries.device.type, enabled=False):
+        similar = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T / temperature
     if usable is not None:
         similar = similar.masked_fill(~(usable | positive), -torch.inf)
     known = positive.any(1)
@@ -72,10 +73,14 @@ def two_views(first: Tensor, second: Tensor, temperature: float, usable: Tensor 
 
 
 def spread(vectors: Tensor) -> Tensor:
-    """How far vectors (N, D) point in different directions: 0 where all point the same way, about 1 where none do.
+    """How far vectors (N, D) point in different directions: 0 where all point the same way, 1 on average at random.
 
-    Source: Chen and He, SimSiam, 2021, section 4.1: the standard deviation of normalised vectors, times sqrt(D).
+    NaN for a single vector.
+
+    Source: Chen and He, SimSiam, 2021, section 4.1, take the mean over the axes of the standard deviation of
+    normalised vectors, times sqrt(D). Our choice is the root of the unbiased variances' sum, which has the same
+    limits and expects 1 from any number of vectors: of two, theirs gives 0.56.
     """
-    normalised = F.normalize(vectors.float(), dim=1)
-    deviation: Tensor = normalised.std(0, correction=0).mean() * math.sqrt(vectors.shape[1])
-    return deviation
+    if len(vectors) < 2:
+        return vectors.new_full((), torch.nan, dtype=torch.float32)
+    return F.normalize(vectors.float(), dim=1).var(0).sum().sqrt()

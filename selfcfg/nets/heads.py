@@ -102,7 +102,8 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, vectors: Tensor, tags: Tensor) -> None:
-        """Puts vectors (N, width) with tags (N, tags) in the places of the oldest."""
+        """Puts vectors (N, width) with tags (N, tags) in the places of the oldest; of too many the last are kept."""
+        vectors, tags = vectors[-len(self.vectors) :], tags[-len(self.vectors) :]
         places = (torch.arange(len(vectors), device=vectors.device) + self.cursor) % len(self.vectors)
         self.vectors[places], self.tags[places] = vectors.to(self.vectors.dtype), tags.to(self.tags.dtype)
         self.filled[places] = True

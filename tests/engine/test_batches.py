@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -214,14 +213,14 @@ def test_validation_is_the_same_for_the_same_epoch_only(store: Store, workers: i
 
 
 def test_streams_without_validation_cases_are_left_out(store: Store) -> None:
-    sources = {"labelled": source(store), "extra": replace(source(store), validation=())}
+    sources = {"labelled": source(store), "extra": Source((Domain(store.folder, CASES[:3]),), Need())}
     arguments = (settings(), configuration((8, 8, 8)), plan(), CPU, 0)
     with Batches(sources, *arguments) as batches:
         assert [set(made) for made in batches.validation(0)] == [{"labelled"}] * 2
     with Batches({"extra": sources["extra"]}, *arguments) as batches:
         assert list(batches.validation(0)) == []
     with pytest.raises(UsageError, match=r"stream 'extra'.*no training cases"):
-        Batches({"extra": replace(sources["extra"], training=())}, *arguments)
+        Batches({"extra": Source((Domain(store.folder, ()),), Need())}, *arguments)
 
 
 # --- the same from anywhere -------------------------------------------------------------------------------------------
@@ -360,7 +359,7 @@ def test_a_damaged_file_is_named_with_its_case(tmp_path: Path, workers: int, dam
 
 
 def test_a_mistake_of_the_program_stays_what_it_is(store: Store) -> None:
-    sources = {"labelled": replace(source(store), store_folder=None)}  # type: ignore[arg-type]
+    sources = {"labelled": Source((Domain(None, CASES),), Need())}  # type: ignore[arg-type]
     with (
         Batches(sources, settings(workers=1), configuration((8, 8, 8)), plan(), CPU, 0) as batches,
         pytest.raises(TypeError, match="worker"),

@@ -40,7 +40,7 @@ def descend(settings: Settings, parts: nn.ModuleDict, gradients: list[float]) ->
     path = []
     for number, gradient in enumerate(gradients):
         weight.grad = torch.full_like(weight, gradient)
-        optimisation.gradient_norm(0)
+        optimisation.gradient_norm(number)
         optimisation.step(number)
         path.append(weight.item())
     return path
@@ -50,6 +50,52 @@ def test_nesterov_momentum_with_weight_decay_worked_by_hand() -> None:
     settings = Settings(learning_rate=0.1, momentum=0.5, weight_decay=0.1, clip_norm=None)
     # gradient + decay 2.1, momentum 2.1, moved by 0.1 (2.1 + 0.5 2.1); then 1.0685, momentum 2.1185, by 0.1 (...)
     assert descend(settings, one_weight(1), [2.0, 1.0]) == pytest.approx([0.685, 0.685 - 0.1 * (1.0685 + 0.5 * 2.1185)])
+
+
+def test_adamw_worked_by_hand() -> None:
+    settings = Settings(optimizer="adamw", learning_rate=0.1, weight_decay=0.5, clip_norm=None)
+    # decay apart from the gradient: 1 (1 - 0.05), then one step by the sign of the gradient; then the usual moments
+    first = 0.95 - 0.1
+    mean, square = (0.9 * 0.2 - 0.1) / (1 - 0.9**2), (0.999 * 0.004 + 0.001) / (1 - 0.999**2)
+    rate = learning_rate(settings, 1)
+    second = first * (1 - 0.5 * rate) - rate * mean / square**0.5
+    assert descend(settings, one_weight(1), [2.0, -1.0]) == pytest.approx([first, second], rel=1e-5)
+
+
+def two_parts() -> nn.ModuleDict:
+    parts = one_weight(1)
+    parts["head"] = one_weight(1)["encoder"]
+    return parts
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_parts_taken_over_learn_at_a_share_of_the_rate(optimizer: str) -> None:
+    settings = Settings(optimizer=optimizer, learning_rate=0.1, weight_decay=0, clip_norm=None, taken_rate=0.25)
+    parts = two_parts()
+    optimisation = Optimisation(settings, parts, ["encoder"])
+    for part in parts.values():
+        part.weight.grad = torch.ones_like(part.weight)
+    optimisation.step(0)
+    moved = {name: 1 - part.weight.item() for name, part in parts.items()}
+    assert moved["encoder"] == pytest.approx(0.25 * moved["head"], rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_parts_taken_over_stay_as_they_are_in_the_frozen_epochs(optimizer: str) -> None:
+    settings = Settings(optimizer=optimizer, iterations_per_epoch=2, frozen_epochs=1, weight_decay=0.1)
+    parts = two_parts()
+    optimisation = Optimisation(settings, parts, ["encoder"])
+    path = []
+    for number in range(3):
+        for part in parts.values():
+            part.weight.grad = torch.ones_like(part.weight)
+        norm = optimisation.gradient_norm(number).item()
+        optimisation.step(number)
+        path.append((norm, parts["encoder"].weight.item(), parts["head"].weight.item()))
+    norms, encoder, head = zip(*path, strict=True)
+    assert norms == pytest.approx((1, 1, 2**0.5)), "what is frozen counts for nothing in the norm"
+    assert encoder[:2] == (1, 1) and encoder[2] < 1
+    assert 1 > head[0] > head[1] > head[2]
 
 
 def test_gradients_are_averaged_before_they_are_clipped() -> None:

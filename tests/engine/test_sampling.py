@@ -13,12 +13,17 @@ from selfcfg.engine.sampling import (
     ANNOTATED,
     OUTSIDE_IMAGE,
     OUTSIDE_LABEL,
+    OneChannel,
     PatchWish,
     draw_case,
     draw_corner,
+    draw_domain,
+    draw_sequence,
+    draw_shifts,
     is_foreground,
     read_box,
 )
+from selfcfg.engine.trainer import Need
 
 
 @dataclass
@@ -120,3 +125,82 @@ def test_what_is_read_has_its_own_memory() -> None:
     image = np.zeros((1, 4, 4, 4), np.float32)
     read_box(image, (0, 0, 0), [(0, 4)] * 3, OUTSIDE_IMAGE).fill_(1)
     assert not image.any()
+
+
+# --- sequences, shifts, channels, domains -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("length", "depth", "count", "step"),
+    [
+        (20, 1, 3, 1),  # neighbouring slices
+        (40, 8, 4, 8),  # slabs that touch
+        (20, 8, 4, 4),  # slabs that overlap
+        (9, 8, 4, 1),  # hardly longer than one slab
+        (2, 1, 3, 1),  # fewer slices than asked for
+        (5, 8, 3, 1),  # shorter than one slab
+    ],
+)
+def test_a_sequence_goes_along_the_first_axis_in_even_steps(length: int, depth: int, count: int, step: int) -> None:
+    found = draw_sequence(generator(0, "test"), case_of((length, 9, 9)), PatchWish((depth, 4, 4)), count)
+    assert len(found) == count
+    assert set(np.diff([z for z, _, _ in found])) == {step}
+    assert len({(y, x) for _, y, x in found}) == 1
+
+
+@pytest.mark.parametrize(("length", "depth", "count"), [(20, 1, 3), (40, 8, 4), (20, 8, 4)])
+def test_a_sequence_lies_inside_and_reaches_both_ends(length: int, depth: int, count: int) -> None:
+    rng, case = generator(0, "test"), case_of((length, 9, 9))
+    found = [draw_sequence(rng, case, PatchWish((depth, 4, 4)), count) for _ in range(300)]
+    assert min(first for (first, _, _), *_ in found) == 0
+    assert max(last for *_, (last, _, _) in found) == length - depth
+
+
+def test_a_case_shorter_than_the_sequence_lies_in_its_middle() -> None:
+    found = draw_sequence(generator(0, "test"), case_of((2, 9, 9)), PatchWish((1, 4, 4)), 4)
+    assert [z for z, _, _ in found] == [-1, 0, 1, 2]
+
+
+def test_a_sequence_of_one_is_the_patch_itself() -> None:
+    case, wish = case_of((20, 20, 20), a=[(10, 1, 19)]), PatchWish((8, 8, 8), foreground=True)
+    assert draw_sequence(generator(0, "test"), case, wish, 1) == [draw_corner(generator(0, "test"), case, wish)]
+
+
+def test_all_views_but_the_first_are_moved_by_a_share_of_the_patch() -> None:
+    rng, need = generator(0, "test"), Need(views=3, shift=0.25)
+    found = np.array([draw_shifts(rng, (4, 16, 30), need) for _ in range(400)])
+    assert not found[:, 0].any()
+    assert found[:, 1:].min((0, 1)).tolist() == [-1, -4, -7] and found[:, 1:].max((0, 1)).tolist() == [1, 4, 7]
+    assert (found[:, 1] != found[:, 2]).any()
+
+
+def test_slices_are_moved_in_their_plane_alone() -> None:
+    found = np.array(draw_shifts(generator(0, "test"), (16, 16), Need(views=50, shift=0.5)))
+    assert not found[:, 0].any() and found[:, 1:].any()
+
+
+def test_where_there_is_no_choice_nothing_is_drawn() -> None:
+    rng = generator(0, "test")
+    assert draw_domain(rng, (3,)) == 3
+    assert draw_shifts(rng, (8, 8, 8), Need(views=2)) == [(0, 0, 0)] * 2
+    assert rng.random() == generator(0, "test").random()
+
+
+def test_every_domain_is_equally_likely() -> None:
+    rng = generator(0, "test")
+    found = [draw_domain(rng, (0, 2)) for _ in range(1000)]
+    assert set(found) == {0, 2} and found.count(2) == pytest.approx(500, abs=70)
+
+
+def test_of_one_channel_no_other_is_read() -> None:
+    class Noting:
+        shape = (3, 4, 5, 6)
+
+        def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+            asked.append(key[0])
+            return np.arange(360, dtype=np.float32).reshape(self.shape)[key]
+
+    asked: list[slice] = []
+    found = read_box(OneChannel(Noting(), 2), (1, 1, 1), ((0, 2), (0, 4), (0, 5)), OUTSIDE_IMAGE)
+    assert asked == [slice(2, 3)]
+    assert found.shape == (1, 2, 4, 5) and found[0, 0, 0, 0] == 2 * 120 + 30 + 6 + 1
