@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -26,7 +26,7 @@ from selfcfg.project import Project
 from selfcfg.records import Record
 
 HELD_OUT = 0.1
-"""Share of a further dataset's cases that are kept for validation: they tell whether a pretext task is learnt."""
+"""Share of a further dataset's subjects that are kept for validation: they tell whether a pretext task is learnt."""
 
 SAME_VIEW = 2.0
 """By what factor images may be larger or smaller than the target's before they are scaled to the same field of view."""
@@ -106,7 +106,7 @@ def gather(
             groups.append(group)
         made = _Foreign.of(name, cases, plan, configuration, alike=alike)
         store = made.preprocessed(project, configuration, jobs)
-        training, held_out = _split(name, [case.id for case in cases])
+        training, held_out = _split(name, cases)
         further.append(Domain(store.folder, training, held_out, groups.index(group)))
         hashes[name] = hash_json([group, *(store.open(case.id).info.source for case in cases)])
         names.append(name)
@@ -214,10 +214,12 @@ def _adapted(plan: Plan, configuration: str, channels: Sequence[str], spacing: V
     )
 
 
-def _split(name: str, cases: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and validation cases of a further dataset; of few cases all are trained on."""
-    ordered = sorted(cases)
-    count = int(len(ordered) * HELD_OUT)
-    drawn = set(generator(0, f"held out of {name}").permutation(len(ordered))[:count].tolist())
-    kept = tuple(case for index, case in enumerate(ordered) if index in drawn)
-    return tuple(case for index, case in enumerate(ordered) if index not in drawn), kept
+def _split(name: str, cases: Sequence[Case]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and validation cases of a further dataset, no subject in both; of few subjects all are trained on."""
+    subjects = sorted({case.subject for case in cases})
+    count = int(len(subjects) * HELD_OUT)
+    order = generator(0, f"held out of {name}").permutation(len(subjects))
+    drawn = {subjects[int(index)] for index in order[:count]}
+    ordered = sorted(cases, key=lambda case: case.id)
+    training = tuple(case.id for case in ordered if case.subject not in drawn)
+    return training, tuple(case.id for case in ordered if case.subject in drawn)
