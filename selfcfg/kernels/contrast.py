@@ -40,7 +40,9 @@ def contrast(
     Source: He et al., Momentum Contrast, 2020, equation 1, for one positive key; several are averaged outside of the
     logarithm: Khosla et al., Supervised Contrastive Learning, 2020, equation 2.
     """
-    similar = (F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T) / temperature
+    # in bfloat16 vectors that are still nearly alike would be equally similar: nothing to learn from
+    with torch.autocast(queries.device.type, enabled=False):
+        similar = (F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T) / temperature
     if usable is not None:
         similar = similar.masked_fill(~(usable | positive), -torch.inf)
     known = positive.any(1)
