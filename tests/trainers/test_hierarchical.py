@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from selfcfg.engine.checkpoint import read_weights
+from selfcfg.engine.checkpoint import read_weights, save_weights, take_over
 from selfcfg.engine.loop import fit
 from selfcfg.engine.optimisation import Optimisation, seed_globals
 from selfcfg.engine.trainer import Batch, Datasets
@@ -18,6 +18,7 @@ from selfcfg.kernels.contrast import two_views
 from selfcfg.runs import RunFolder
 from selfcfg.testing import MemoryBatches, check_trainer, small_plan, small_record
 from selfcfg.trainers.hierarchical import Hierarchical, HierarchicalSettings
+from selfcfg.trainers.supervised import Supervised, SupervisedSettings
 
 ALONE = Datasets()
 PAIR = Datasets(("here", "there"), ("own", "other"))
@@ -95,6 +96,19 @@ def test_a_decoder_that_nothing_trains_is_not_handed_on(tmp_path: Path) -> None:
     run, record = RunFolder(tmp_path), small_record(trainer.name, trainer.settings, trainer.plan)
     fit(trainer, run, record, batches(trainer), device=torch.device("cpu"), resume=False)
     assert {name.partition(".")[0] for name in read_weights(run.final)[0]} == {"encoder"}
+
+
+def test_a_segmentation_of_several_channels_takes_over_encoder_and_decoder(tmp_path: Path) -> None:
+    plan = small_plan(2, n_channels=3)
+    trainer = Hierarchical(HierarchicalSettings(), plan, plan.configurations["small"], THREE)
+    pretrained = fresh(trainer)
+    save_weights(tmp_path / "weights", pretrained, {})
+    parts = Supervised(SupervisedSettings(), plan, plan.configurations["small"]).build()
+    taken = take_over(tmp_path / "weights", parts)
+    assert taken.taken == ("encoder", "decoder") and set(taken.skipped) == {"head"}
+    gray = torch.rand(1, 1, 16, 16)
+    for ours, theirs in zip(parts["encoder"](gray.expand(1, 3, 16, 16)), pretrained["encoder"](gray), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_a_term_that_is_not_asked_for_is_not_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
