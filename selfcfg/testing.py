@@ -171,7 +171,7 @@ class MemoryBatches:
         )
 
 
-def check_trainer(trainer_type: type[Trainer[Any]], **settings: Any) -> None:
+def check_trainer(trainer_type: type[Trainer[Any]], *, datasets: Datasets = DATASETS, **settings: Any) -> None:
     """Holds a trainer to the contract of `selfcfg.engine.trainer`, on small networks in 2D and 3D; takes seconds.
 
     Its parts are named as promised; every trainable parameter gets a finite gradient; a stream or target that it does
@@ -180,6 +180,7 @@ def check_trainer(trainer_type: type[Trainer[Any]], **settings: Any) -> None:
 
     Args:
         trainer_type: a subclass of `Trainer`.
+        datasets: that its images without labels are of; batches are of the first two.
         settings: those that it cannot do without.
 
     Raises:
@@ -192,7 +193,7 @@ def check_trainer(trainer_type: type[Trainer[Any]], **settings: Any) -> None:
     for dimensions in (2, 3):
         plan = small_plan(dimensions)
         values = trainer_type.settings_type(**{**given, **settings})
-        made = trainer_type(values, plan, plan.configurations["small"], DATASETS)
+        made = trainer_type(values, plan, plan.configurations["small"], datasets)
         _check_parts(made)
         _check_gradients(made)
         _check_resume(made)

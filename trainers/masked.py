@@ -10,13 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from selfcfg.engine.trainer import Batch, Parts, Settings
-from selfcfg.kernels.masking import block_mask
+from selfcfg.kernels.masking import Painted, compared, hidden_blocks
 from selfcfg.nets.heads import DenseHead
 from selfcfg.nets.unet import build_parts
 from selfcfg.trainers.pretraining import UNLABELLED, Pretraining, PretrainingSettings
-
-_LEAST_VARIANCE = 0.01
-"""Variance of a patch in which there is something to see; images are normalised to 1."""
 
 
 class MaskedSettings(PretrainingSettings):
@@ -48,26 +45,25 @@ class Masked(Pretraining[MaskedSettings]):
 
     def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
         """One group: "reconstruction", the mean squared error of the hidden voxels, which have unit variance or so."""
-        image = batches[UNLABELLED].image
-        yield {"reconstruction": self._errors(parts, image, self._mask(image))[0]}
+        yield {"reconstruction": repainted(parts, batches[UNLABELLED].image, self.settings).error}
 
     def scores(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
-        """The share of the hidden voxels' variance that is reconstructed; the same blocks whenever it is asked for.
+        """The share of the hidden voxels' variance that is reconstructed; the same blocks whenever it is asked for."""
+        generator = torch.Generator().manual_seed(0)
+        return {"explained": repainted(parts, batch.image, self.settings, generator).explained}
 
-        Patches of nothing but air count as if they had a little variance, else one of them would decide the mean.
-        """
-        mask = self._mask(batch.image, torch.Generator().manual_seed(0))
-        error, variance = self._errors(parts, batch.image, mask)
-        return {"explained": 1 - error / variance.clamp_min(_LEAST_VARIANCE)}
 
-    def _errors(self, parts: Parts, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared error of the hidden voxels, and their variance."""
-        painted = parts["reconstruction"](parts["decoder"](parts["encoder"](image.masked_fill(mask, 0))))
-        hidden = mask.expand_as(image)
-        wanted = image[hidden].float()
-        return (painted[hidden].float() - wanted).square().mean(), wanted.var(correction=0)
+def repainted(
+    parts: Parts, image: Tensor, settings: MaskedSettings, generator: torch.Generator | None = None
+) -> Painted:
+    """How well "encoder", "decoder" and "reconstruction" paint hidden blocks of images (B, C, [Z,] Y, X).
 
-    def _mask(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        size = tuple(image.shape[2:])
-        block = [max(1, min(self.settings.mask_block, edge // 2)) for edge in size]
-        return block_mask(len(image), size, block, self.settings.mask_ratio, generator).to(image.device)
+    Args:
+        parts: of the network.
+        image: hidden voxels are 0 in what the network sees of it.
+        settings: how much is hidden.
+        generator: draws the blocks; None: torch's global one.
+    """
+    mask = hidden_blocks(image, settings.mask_block, settings.mask_ratio, generator)
+    painted = parts["reconstruction"](parts["decoder"](parts["encoder"](image.masked_fill(mask, 0))))
+    return compared(painted, image, mask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -27,7 +27,7 @@ from selfcfg.project import Project
 from selfcfg.records import Record
 
 HELD_OUT = 0.1
-"""Share of a further dataset's cases that are kept for validation: they tell whether a pretext task is learnt."""
+"""Share of a further dataset's subjects that are kept for validation: they tell whether a pretext task is learnt."""
 
 SAME_VIEW = 2.0
 """By what factor images may be larger or smaller than the target's before they are scaled to the same field of view."""
@@ -126,7 +126,7 @@ def gather(
         store = made.preprocessed(project, configuration, jobs)
         # without a label, what a case was made from is its images
         pictures.append({case.id: store.open(case.id).info.source for case in cases})
-        training, held_out = _split(one.images.name, pictures[-1])
+        training, held_out = _split(one.images.name, cases)
         further.append(Domain(store.folder, training, held_out, groups.index(group)))
         names.append(name)
     hashes = {
@@ -245,10 +245,12 @@ def _adapted(plan: Plan, configuration: str, channels: Sequence[str], spacing: V
     )
 
 
-def _split(name: str, cases: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and validation cases of a further dataset; of few cases all are trained on."""
-    ordered = sorted(cases)
-    count = int(len(ordered) * HELD_OUT)
-    drawn = set(generator(0, f"held out of {name}").permutation(len(ordered))[:count].tolist())
-    kept = tuple(case for index, case in enumerate(ordered) if index in drawn)
-    return tuple(case for index, case in enumerate(ordered) if index not in drawn), kept
+def _split(name: str, cases: Sequence[Case]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and validation cases of a further dataset, no subject in both; of few subjects all are trained on."""
+    subjects = sorted({case.subject for case in cases})
+    count = int(len(subjects) * HELD_OUT)
+    order = generator(0, f"held out of {name}").permutation(len(subjects))
+    drawn = {subjects[int(index)] for index in order[:count]}
+    ordered = sorted(cases, key=lambda case: case.id)
+    training = tuple(case.id for case in ordered if case.subject not in drawn)
+    return training, tuple(case.id for case in ordered if case.subject in drawn)

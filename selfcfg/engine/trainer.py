@@ -183,6 +183,8 @@ class Trainer(ABC, Generic[S]):
     def build(self) -> Parts:
         """The network as named parts; parameters that need no gradient are not given to the optimiser.
 
+        Parts among `exports` that its settings leave out are not handed on.
+
         Everything that must survive an interruption is a parameter or a buffer of some part. Random numbers come from
         torch's global generator, which was seeded.
         """

@@ -1,12 +1,16 @@
-"""Blocks of an image that are hidden from a network."""
+"""Blocks of an image that are hidden from a network, and how well it paints them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 from torch import Tensor
+
+LEAST_VARIANCE = 0.01
+"""Of the hidden voxels of a batch, whose images have a variance of about 1."""
 
 
 def block_mask(
@@ -30,3 +34,43 @@ def block_mask(
     hidden = (order < n_hidden).view(n_images, 1, *grid).float()
     grown = F.interpolate(hidden, [count * edge for count, edge in zip(grid, block, strict=True)], mode="nearest")
     return grown[(slice(None), slice(None), *(slice(length) for length in size))] > 0
+
+
+def hidden_blocks(image: Tensor, edge: int, ratio: float, generator: torch.Generator | None = None) -> Tensor:
+    """The `block_mask` of images (N, C, [Z,] Y, X), where they are; blocks are at most half as long as the image."""
+    size = image.shape[2:]
+    block = [max(1, min(edge, length // 2)) for length in size]
+    return block_mask(len(image), size, block, ratio, generator).to(image.device)
+
+
+class Painted(NamedTuple):
+    """How well hidden voxels were painted.
+
+    Args:
+        error: mean squared error over them.
+        variance: of their true values.
+    """
+
+    error: Tensor
+    variance: Tensor
+
+    @property
+    def explained(self) -> Tensor:
+        """The share of the variance that was painted: 1 at best, 0 for the mean value everywhere.
+
+        Air counts as if it had a little variance, else a batch of it would decide any mean.
+        """
+        return 1 - self.error / self.variance.clamp_min(LEAST_VARIANCE)
+
+
+def compared(painted: Tensor, image: Tensor, mask: Tensor) -> Painted:
+    """How well the hidden voxels of images were painted.
+
+    Args:
+        painted: (N, C, [Z,] Y, X).
+        image: likewise, the truth.
+        mask: bool (N, 1, [Z,] Y, X), the hidden voxels, of which there are some.
+    """
+    hidden = mask.expand_as(image)
+    wanted = image[hidden].float()
+    return Painted((painted[hidden].float() - wanted).square().mean(), wanted.var(correction=0))

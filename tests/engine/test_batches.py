@@ -198,6 +198,20 @@ def test_a_stream_without_labels(tmp_path: Path) -> None:
         next(batches.training(0, 1))
 
 
+def test_every_dataset_is_drawn_as_often_whatever_its_size(store: Store, tmp_path: Path) -> None:
+    small = fill(tmp_path / "small", ("alone",), labelled=False)
+    need = Need(targets=False, views=2, one_channel=True)
+    domains = (Domain(store.folder, CASES, group=1), Domain(small.folder, ("alone",)), Domain(small.folder, ()))
+    sources = {"images": Source(domains, need)}
+    with Batches(sources, settings(), configuration((4, 4, 4), 8), plan(), CPU, 0) as batches:
+        made = [one["images"] for one in batches.training(0, 40)]
+    assert {batch.image.shape for batch in made} == {(8, 1, 4, 4, 4)}
+    found = torch.cat([batch.domains for batch in made])
+    assert found.tolist() == [int(name == "alone") for batch in made for name in batch.cases]
+    assert torch.cat([batch.groups for batch in made]).tolist() == (1 - found).tolist()
+    assert found.float().mean() == pytest.approx(0.5, abs=0.1)
+
+
 # --- validation -------------------------------------------------------------------------------------------------------
 
 

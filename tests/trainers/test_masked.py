@@ -8,6 +8,7 @@ from torch import Tensor
 
 from selfcfg.engine.optimisation import Optimisation, seed_globals
 from selfcfg.engine.trainer import Batch, Parts
+from selfcfg.kernels.masking import hidden_blocks
 from selfcfg.testing import MemoryBatches, small_plan
 from selfcfg.trainers.masked import Masked, MaskedSettings
 from selfcfg.trainers.pretraining import UNLABELLED
@@ -30,9 +31,14 @@ def loss(trainer: Masked, parts: Parts, batch: Batch) -> Tensor:
     return terms["reconstruction"]
 
 
+def blocks(trainer: Masked, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    settings = trainer.settings
+    return hidden_blocks(image, settings.mask_block, settings.mask_ratio, generator).expand_as(image)
+
+
 def hidden_in(trainer: Masked, batch: Batch) -> Tensor:
     seed_globals(0, "step", 0)
-    return trainer._mask(batch.image).expand_as(batch.image)
+    return blocks(trainer, batch.image)
 
 
 @each
@@ -64,7 +70,7 @@ def test_explained_is_0_for_the_mean_and_1_for_the_image() -> None:
     trainer = masked()
     batch = first_batch(trainer)
     image = batch.image / batch.image.std()
-    hidden = trainer._mask(image, torch.Generator().manual_seed(0)).expand_as(image)
+    hidden = blocks(trainer, image, torch.Generator().manual_seed(0))
     echo = torch.nn.Identity()
     for painted, expected in ((image[hidden].mean().expand_as(image), 0), (image, 1)):
         parts = torch.nn.ModuleDict({"encoder": echo, "decoder": echo, "reconstruction": Paints(painted)})
