@@ -9,7 +9,7 @@ from pathlib import Path
 from selfcfg.dataset import Dataset
 from selfcfg.errors import UsageError, nearest
 from selfcfg.plan import Plan
-from selfcfg.runs import fold_folders
+from selfcfg.runs import experiment_folder, fold_folders
 from selfcfg.workspace import Workspace
 
 
@@ -96,7 +96,7 @@ class Project:
 
 
 def experiments_of(target: str, workspace: Workspace) -> list[Path]:
-    """The experiment folders that a run folder, or a dataset, names.
+    """The experiment folders that a run folder, or a dataset, names; of a recipe that of its last stage.
 
     Raises:
         UsageError: neither a folder of runs nor a dataset with any.
@@ -105,7 +105,8 @@ def experiments_of(target: str, workspace: Workspace) -> list[Path]:
     if path.is_dir() and not (path / "dataset.json").is_file():
         return [fold_folders(path)[0].path.parent]
     results = Project.of(workspace, target).results
-    found = sorted({file.parent.parent for file in results.glob("*/fold_*/run.json")})
+    every = [experiment_folder(folder) for folder in sorted(results.glob("*"))]
+    found = [folder for folder in every if any(folder.glob("fold_*/run.json"))]
     if not found:
         raise UsageError(f"experiments of '{target}'", f"none in {results}", f"run: selfcfg plan-and-train {target}")
     return found
