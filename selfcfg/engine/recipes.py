@@ -91,11 +91,13 @@ def open_recipe(
     folder = results_folder(project, requests[0], chosen.plan_name, chosen.configuration_name).parent
     folds_of = _folds(project, used, folds, jobs)
     _refuse_another(folder, used)
-    used.write(folder / RECIPE)
     trainings = [
         StageTraining(one.model_copy(update={"init": _init(stage, folder)}), folds_of[stage.name])
         for stage, one in zip(used.stage, requests, strict=True)
     ]
+    if not request.resume:
+        _refuse_without_weights(used, trainings)
+    used.write(folder / RECIPE)
     return OpenRecipe(folder, used, tuple(trainings))
 
 
@@ -155,7 +157,7 @@ def _unlabelled(stage: Stage, workspace: Workspace) -> tuple[Unlabelled, ...]:
 
 
 def _folds(project: Project, recipe: Recipe, asked: Sequence[int] | None, jobs: int) -> dict[str, tuple[int, ...]]:
-    """The folds that each stage trains; they need the same ones of the stage they start from, or its weights."""
+    """The folds that each stage trains; the stage that it starts from has to train them, too."""
     n_folds = len(pipeline.splits(project, pipeline.known_fingerprint(project, jobs)))
     found: dict[str, tuple[int, ...]] = {}
     for stage in recipe.stage:
@@ -166,9 +168,6 @@ def _folds(project: Project, recipe: Recipe, asked: Sequence[int] | None, jobs: 
             said = f"it starts from '{stage.init}', which trains fold {listed(there)} alone"
             remedy = f"let '{stage.init}' train them, too"
             raise UsageError(f"stage '{stage.name}' of recipe {recipe.name}, fold {listed(missing)}", said, remedy)
-        if stage.init is not None and is_path(stage.init):
-            for fold in found[stage.name]:
-                weights_of(same_fold(Path(stage.init), fold))
     return found
 
 
@@ -176,6 +175,14 @@ def _init(stage: Stage, folder: Path) -> Path | None:
     if stage.init is None:
         return None
     return Path(stage.init) if is_path(stage.init) else folder / stage.init
+
+
+def _refuse_without_weights(recipe: Recipe, trainings: Sequence[StageTraining]) -> None:
+    """Looks for weights that come from elsewhere while no stage has been trained yet."""
+    for stage, (request, folds) in zip(recipe.stage, trainings, strict=True):
+        if request.init is not None and stage.init is not None and is_path(stage.init):
+            for fold in folds:
+                weights_of(same_fold(request.init, fold))
 
 
 def _refuse_another(folder: Path, recipe: Recipe) -> None:
