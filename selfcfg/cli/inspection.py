@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 from selfcfg.cli.options import DebugOption, JsonOption, Speaker, WorkspaceOption
 from selfcfg.errors import DataError, listed
-from selfcfg.recipe import Recipe, find_recipe, shipped_recipes
+from selfcfg.recipe import Recipe, Stage, find_recipe, shipped_recipes
 from selfcfg.records import Record
 from selfcfg.workspace import SET_WORKSPACE, Workspace
 
@@ -76,16 +77,21 @@ def show(
         start = "random weights" if stage.init is None else f"'{stage.init}'"
         taken = f", which hands on {', '.join(inherits)}" if inherits else ""
         speaker.say(f"\n{stage.name}: trainer {stage.trainer}, from {start}{taken}")
-        lines = [f"    {key} = {value}" for key, value in stage.settings.items()]
-        lines += [f"    images of {one.name}" + (f", group {one.group}" if one.group else "") for one in stage.images]
-        lines += (
-            []
-            if stage.folds is None
-            else [f"    folds: {stage.folds if stage.folds == 'all' else listed(stage.folds)}"]
-        )
-        speaker.say("\n".join([*lines, f"    all else as: selfcfg list trainers ({stage.trainer})"]))
+        for line in _said(stage):
+            speaker.say(f"    {line}")
         stages.append({**whole.model_dump(mode="json"), "inherits": inherits})
     speaker.done({"recipe": {**said.model_dump(mode="json"), "stage": stages}})
+
+
+def _said(stage: Stage) -> Iterator[str]:
+    """What a stage says besides its trainer and its start."""
+    for key, value in stage.settings.items():
+        yield f"{key} = {value}"
+    for one in stage.images:
+        yield f"images of {one.name}" + (f", group {one.group}" if one.group else "")
+    if stage.folds is not None:
+        yield f"folds: {stage.folds if stage.folds == 'all' else listed(stage.folds)}"
+    yield f"all other settings: see selfcfg list trainers ({stage.trainer})"
 
 
 def _registered(speaker: Speaker, what: Literal["planners", "trainers"]) -> list[dict[str, Any]]:
