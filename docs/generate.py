@@ -16,6 +16,7 @@ from selfcfg.cli import main
 from selfcfg.cli.app import app
 from selfcfg.files import write_text
 from selfcfg.plan import Plan
+from selfcfg.recipe import Recipe
 from selfcfg.records import Record
 from selfcfg.registry import load, registered
 
@@ -27,6 +28,7 @@ RECORDS = {
     "splits_final.json (each entry)": "selfcfg.splits:Split",
     "preprocessed case": "selfcfg.engine.store:CaseInfo",
     "run.json": "selfcfg.runs:RunRecord",
+    "recipe.json": "selfcfg.recipe:Recipe",
     "summary.json": "selfcfg.engine.evaluate:Evaluation",
 }
 
@@ -37,10 +39,12 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def fill(_sphinx: object, _page: str, source: list[str]) -> None:
     """Replaces the markers of a page, such as ``<!-- commands -->``."""
-    for marker, made in (("commands", commands), ("files", files), ("plan", plan), ("settings", settings)):
+    made = {"commands": commands, "files": files, "settings": settings}
+    made |= {"plan": lambda: keys(Plan), "recipe": lambda: keys(Recipe)}
+    for marker, make in made.items():
         text = f"<!-- {marker} -->"
         if text in source[0]:
-            source[0] = source[0].replace(text, "\n".join(made()))
+            source[0] = source[0].replace(text, "\n".join(make()))
 
 
 def commands() -> Iterator[str]:
@@ -75,9 +79,9 @@ def files() -> Iterator[str]:
         yield f"\n<details><summary>JSON schema</summary>\n\n{code}\n\n</details>\n"
 
 
-def plan() -> Iterator[str]:
-    """Every object within a plan: its keys as a table."""
-    for record in _records_in(Plan):
+def keys(whole: type[Record]) -> Iterator[str]:
+    """Every object within a record: its keys as a table."""
+    for record in _records_in(whole):
         yield f"\n## {record.__name__}\n\n{_first_sentence(record)}\n"
         yield from _table(record)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from selfcfg.dataset import Dataset
 from selfcfg.errors import UsageError, nearest
 from selfcfg.plan import Plan
-from selfcfg.runs import RunRecord, fold_folders
+from selfcfg.runs import RunRecord, experiment_folder, fold_folders
 from selfcfg.workspace import Workspace
 
 
@@ -98,6 +98,8 @@ class Project:
 def experiments_of(target: str, workspace: Workspace) -> list[Path]:
     """The experiment folders that a run folder, or a dataset, names; of a dataset, those that predict label maps.
 
+    Of a recipe it is that of its last stage.
+
     Raises:
         UsageError: neither a folder of runs nor a dataset with any.
         DataError: the record of a run cannot be read.
@@ -106,7 +108,9 @@ def experiments_of(target: str, workspace: Workspace) -> list[Path]:
     if path.is_dir() and not (path / "dataset.json").is_file():
         return [fold_folders(path)[0].path.parent]
     results = Project.of(workspace, target).results
-    found = {file.parent.parent: RunRecord.read(file).segments for file in results.glob("*/fold_*/run.json")}
+    every = [experiment_folder(folder) for folder in sorted(results.glob("*"))]
+    runs = {folder: next(iter(sorted(folder.glob("fold_*/run.json"))), None) for folder in every}
+    found = {folder: RunRecord.read(run).segments for folder, run in runs.items() if run is not None}
     if not found:
         raise UsageError(f"experiments of '{target}'", f"none in {results}", f"run: selfcfg plan-and-train {target}")
     if not any(found.values()):

@@ -16,7 +16,7 @@ from selfcfg.files import hash_json, read_json, write_text
 MAX_SHOWN = 30
 """Problems of one file that are told one by one."""
 
-_UNION_MEMBER = re.compile(r"(int|float|str|bool)$|(tuple|list|dict)\[")
+_UNION_MEMBER = re.compile(r"(int|float|str|bool)$|(tuple|list|dict|literal)\[")
 
 
 class Problem(NamedTuple):

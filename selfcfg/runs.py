@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from selfcfg.errors import DataError, UsageError
+from selfcfg.recipe import RECIPE, Recipe
 from selfcfg.records import Record
 
 INCIDENTAL = frozenset({"workers", "tensorboard"})
 """Settings that change no weight: a run may be continued with others."""
+
+_INDIFFERENT = {"segments", "versions", "machine", "status", "init", "taken_over", "previous", "stage", "time_budget"}
+"""What a record holds besides what makes the run the one it is."""
 
 
 class Origin(Record):
@@ -35,6 +39,41 @@ class Origin(Record):
     file_ending: str
 
 
+class StageOf(Record):
+    """The stage of a recipe that a run is.
+
+    Args:
+        recipe: name of the recipe.
+        stage: name of the stage.
+        recipe_hash: content hash of the whole recipe with every setting that was used, as it lies in recipe.json.
+    """
+
+    recipe: str
+    stage: str
+    recipe_hash: str
+
+
+class TakeOver(Record):
+    """What became of the weights of another run.
+
+    Args:
+        source: the file they came from.
+        taken: names of the parts that were taken over.
+        adapted: name of a tensor to how it was changed to fit.
+        skipped: name of a part to why it was left as it was.
+    """
+
+    source: str
+    taken: tuple[str, ...]
+    adapted: dict[str, str]
+    skipped: dict[str, str]
+
+    def __str__(self) -> str:
+        text = f"took over {', '.join(self.taken)} from {self.source}"
+        text += "".join(f"\n  adapted {name}: {how}" for name, how in self.adapted.items())
+        return text + "".join(f"\n  left {name} as it was: {why}" for name, why in self.skipped.items())
+
+
 class RunRecord(Record):
     """What made a run: enough to repeat it, and to refuse a run that would be another one.
 
@@ -52,6 +91,7 @@ class RunRecord(Record):
         previous: in a cascade, the name of the experiment of the stage before, which lies beside this run's own.
         previous_weights: of that experiment, the hash of the weights of each fold by folder name.
         segments: whether its weights predict label maps; else it only pretrains.
+        taken_over: what became of these weights, part by part; None before the first step, and without any.
         unlabelled: further datasets whose images it was pretrained on, by name, each with the hash of its cases.
         plan_hash: content hash of the plan.
         data_hash: hash over the sources of the training cases.
@@ -60,6 +100,7 @@ class RunRecord(Record):
         versions: of selfcfg, Python and the packages that change results.
         machine: processor or accelerator, threads, precision: what bit-for-bit repetition depends on.
         time_budget: seconds that the number of epochs was fitted to, or None.
+        stage: the stage of a recipe that it is, or None.
         status: "running" or "finished".
         origin: where an imported run came from; None where it was trained here.
     """
@@ -77,6 +118,7 @@ class RunRecord(Record):
     previous: str | None = None
     previous_weights: dict[str, str] = {}
     segments: bool = True
+    taken_over: TakeOver | None = None
     unlabelled: dict[str, str] = {}
     plan_hash: str
     data_hash: str
@@ -85,26 +127,28 @@ class RunRecord(Record):
     versions: dict[str, str]
     machine: dict[str, str | int]
     time_budget: float | None = None
+    stage: StageOf | None = None
     status: str = "running"
     origin: Origin | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What two runs must share to be the same run: neither versions, machine and status, nor where files lie."""
-        everything = self.model_dump(
-            mode="json", exclude={"versions", "machine", "status", "init", "previous", "time_budget", "segments"}
-        )
+        """What two runs must share to be the same run: neither versions, machine and status, nor where files lie.
+
+        Of a recipe, a stage's run is the same whatever the later stages are: what comes from earlier ones is told by
+        the hash of their weights.
+        """
+        everything = self.model_dump(mode="json", exclude=_INDIFFERENT)
         settings = {name: value for name, value in self.settings.items() if name not in INCIDENTAL}
         return {**everything, "settings": settings}
 
     def shared_identity(self) -> dict[str, Any]:
-        """What the folds of one experiment must share: everything but their cases and what they were started from.
+        """What the folds of one experiment must share: everything but their cases.
 
-        Each fold is started from the pretraining of its own fold, which has not seen its validation cases; all are, or
-        none is.
+        Each fold may start from weights of its own, which were trained on its cases alone: all of them or none.
         """
-        own = ("fold", "train", "validation", "data_hash", "init_hash")
+        own = ("fold", "train", "validation", "data_hash")
         shared = {name: value for name, value in self.identity().items() if name not in own}
-        return {**shared, "is_pretrained": bool(self.init_hash)}
+        return {**shared, "init_hash": bool(self.init_hash)}
 
 
 @dataclass(frozen=True)
@@ -158,14 +202,33 @@ class RunFolder:
         """Predictions and scores of the fold's validation cases."""
         return self.path / "validation"
 
+    def note(self, **values: Any) -> None:
+        """Changes values of the record that is there."""
+        RunRecord.read(self.record).model_copy(update=values).write(self.record)
+
 
 def experiment_name(trainer: str, planner: str, configuration: str, name: str | None = None) -> str:
     """The folder name of an experiment, the parent of its folds."""
     return "__".join(part for part in (trainer, planner, configuration, name) if part)
 
 
+def experiment_folder(path: Path) -> Path:
+    """The parent of the folds that a folder stands for: a recipe's stands for its last stage, any other for itself.
+
+    Raises:
+        DataError: the folder's recipe.json is not usable.
+    """
+    return path / Recipe.read(path / RECIPE).stage[-1].name if (path / RECIPE).is_file() else path
+
+
+def same_fold(path: Path, fold: int | str) -> Path:
+    """A fold's own run in an experiment or recipe folder; where there is none, or for any other path, the path."""
+    own = experiment_folder(path) / f"fold_{fold}"
+    return own if (own / "run.json").is_file() else path
+
+
 def fold_folders(path: Path) -> list[RunFolder]:
-    """The folds of a run given as an experiment folder or as one fold folder, in order.
+    """The folds of a run given as a recipe's folder, an experiment folder or one fold folder, in order.
 
     Raises:
         UsageError: there is no such folder.
@@ -177,7 +240,11 @@ def fold_folders(path: Path) -> list[RunFolder]:
         )
     if (path / "run.json").is_file():
         return [RunFolder(path)]
-    folds = [RunFolder(folder) for folder in path.glob("fold_*") if (folder / "run.json").is_file()]
+    parent = experiment_folder(path)
+    folds = [RunFolder(folder) for folder in parent.glob("fold_*") if (folder / "run.json").is_file()]
+    if not folds and parent != path:
+        found = f"its recipe has not come to the last stage, '{parent.name}'"
+        raise DataError(f"run {path}", found, "train the recipe to its end, or give the folder of a stage")
     if not folds:
         raise DataError(f"run {path}", "no run.json in it or in a fold_* folder", "train first, or give another folder")
     return sorted(folds, key=lambda fold: (len(fold.path.name), fold.path.name))

@@ -39,6 +39,7 @@ app.add_typer(exchange.importing, name="import")
 app.command("export")(exchange.export)
 app.command("report")(inspection.report)
 app.command("list")(inspection.list_things)
+app.command("show")(inspection.show)
 app.command("doctor")(inspection.doctor)
 
 

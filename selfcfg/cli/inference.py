@@ -25,7 +25,7 @@ from selfcfg.workspace import Workspace
 
 def predict(
     run: Annotated[
-        str, typer.Argument(metavar="RUN_OR_DATASET", help="experiment or fold folder, or dataset with one experiment")
+        str, typer.Argument(metavar="RUN_OR_DATASET", help="recipe, experiment or fold folder, or dataset with one")
     ],
     inputs: Annotated[
         list[Path], typer.Option("-i", "--input", help="an image, one image per channel (repeat), or a folder")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from selfcfg.cli.options import DebugOption, JsonOption, Speaker, WorkspaceOption
-from selfcfg.errors import DataError
+from selfcfg.errors import DataError, listed
+from selfcfg.recipe import Recipe, Stage, find_recipe, shipped_recipes
 from selfcfg.records import Record
 from selfcfg.workspace import SET_WORKSPACE, Workspace
 
@@ -28,12 +30,12 @@ def demo(
 
 
 def list_things(
-    what: Annotated[Literal["planners", "trainers", "datasets"], typer.Argument(help="what to list")],
+    what: Annotated[Literal["planners", "trainers", "recipes", "datasets"], typer.Argument(help="what to list")],
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Lists what is installed (planners, trainers with their settings) or the datasets of the workspace."""
+    """Lists what is installed (planners, trainers with their settings, recipes) or the datasets of the workspace."""
     speaker = Speaker(as_json)
     if what == "datasets":
         entries: list[dict[str, Any]] = [
@@ -43,9 +45,53 @@ def list_things(
             speaker.say(f"{entry['id']:3d}  {entry['name']}")
         if not entries:
             speaker.say(f"no datasets in {Workspace.at(workspace).raw}; {SET_WORKSPACE}")
+    elif what == "recipes":
+        entries = [_told(speaker, recipe) for recipe in shipped_recipes().values()]
     else:
         entries = _registered(speaker, what)
     speaker.done({what: entries})
+
+
+def _told(speaker: Speaker, recipe: Recipe) -> dict[str, Any]:
+    """Name, stages and summary of a recipe."""
+    stages = [stage.name for stage in recipe.stage]
+    speaker.say(f"{recipe.name}  ({', then '.join(stages)})\n    {recipe.summary}")
+    return {"name": recipe.name, "stages": stages, "summary": recipe.summary}
+
+
+def show(
+    recipe: Annotated[
+        str, typer.Argument(help="name of a recipe, a TOML file, or the recipe.json beside the results of one")
+    ],
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Shows the stages of a recipe: what each trains and starts from, and every setting that it names."""
+    from selfcfg.engine.recipes import completed, parts_handed_on  # noqa: PLC0415
+
+    speaker, said = Speaker(as_json), find_recipe(recipe)
+    used = completed(said)
+    speaker.say(f"{said.name}: {said.description.strip()}")
+    stages = []
+    for (stage, inherits), whole in zip(parts_handed_on(said), used.stage, strict=True):
+        start = "random weights" if stage.init is None else f"'{stage.init}'"
+        taken = f", which hands on {', '.join(inherits)}" if inherits else ""
+        speaker.say(f"\n{stage.name}: trainer {stage.trainer}, from {start}{taken}")
+        for line in _said(stage):
+            speaker.say(f"    {line}")
+        stages.append({**whole.model_dump(mode="json"), "inherits": inherits})
+    speaker.done({"recipe": {**said.model_dump(mode="json"), "stage": stages}})
+
+
+def _said(stage: Stage) -> Iterator[str]:
+    """What a stage says besides its trainer and its start."""
+    for key, value in stage.settings.items():
+        yield f"{key} = {value}"
+    for one in stage.images:
+        yield f"images of {one.name}" + (f", group {one.group}" if one.group else "")
+    if stage.folds is not None:
+        yield f"folds: {stage.folds if stage.folds == 'all' else listed(stage.folds)}"
+    yield f"all other settings: see selfcfg list trainers ({stage.trainer})"
 
 
 def _registered(speaker: Speaker, what: Literal["planners", "trainers"]) -> list[dict[str, Any]]:

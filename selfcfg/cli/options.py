@@ -52,7 +52,10 @@ FoldOption = Annotated[
 ]
 TrainerOption = Annotated[str, typer.Option(help="training strategy, see: selfcfg list trainers")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting of the trainer; repeat for several")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="a setting of the trainer, of a recipe STAGE.KEY; repeat for several"
+    ),
 ]
 FractionOption = Annotated[
     float, typer.Option(min=0, max=1, help="share of the training subjects whose labels are used")

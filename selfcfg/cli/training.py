@@ -40,6 +40,7 @@ from selfcfg.cli.planning import offer_less, warn
 from selfcfg.engine.planner import Target
 from selfcfg.errors import UsageError, counted
 from selfcfg.plan import Plan
+from selfcfg.recipe import Recipe, find_recipe
 from selfcfg.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ InitOption = Annotated[
     Path | None, typer.Option(help="run folder or weights file to start from; what fits is taken over")
 ]
 
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(help="stages to train one after the other, see: selfcfg list recipes; or a TOML file of your own"),
+]
 
 UnlabelledOption = Annotated[
     list[str] | None,
@@ -68,7 +73,10 @@ def train(
     dataset: DatasetArgument,
     configuration: ConfigurationOption = None,
     fold: FoldOption = None,
-    trainer: TrainerOption = "supervised",
+    trainer: Annotated[
+        str | None, typer.Option(help="training strategy, see: selfcfg list trainers; default: supervised")
+    ] = None,
+    recipe: RecipeOption = None,
     planner: PlanOption = None,
     settings: SetOption = None,
     label_fraction: FractionOption = 1.0,
@@ -90,12 +98,14 @@ def train(
     """Trains folds of one configuration, then predicts and scores their validation cases."""
     from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
 
-    budget = _Budget.of(time_budget)
+    if recipe is not None:
+        decided = {"--trainer": trainer, "--init": init, "--previous": previous, "--time-budget": time_budget}
+        _refuse_beside_recipe(recipe, decided)
     request = TrainRequest(
         configuration=configuration,
         planner=planner,
-        trainer=trainer,
-        settings=settings_of(settings),
+        trainer=trainer or "supervised",
+        settings={} if recipe else settings_of(settings),
         label_fraction=label_fraction,
         seed=seed,
         init=init.absolute() if init else None,
@@ -105,9 +115,12 @@ def train(
         resume=resume,
         device=device,
     )
-    project = open_project(dataset, workspace)
-    speaker = Speaker(as_json)
-    _tell(speaker, project, _train(speaker, project, request, folds_of(fold, [0]), jobs, budget))
+    project, speaker, folds = open_project(dataset, workspace), Speaker(as_json), folds_of(fold, [0])
+    if recipe is not None:
+        stages = find_recipe(recipe).changed(settings_of(settings))
+        _train_recipe(speaker, project, request, stages, folds, Workspace.at(workspace), jobs)
+        return
+    _tell(speaker, project, _train(speaker, project, request, folds, jobs, _Budget.of(time_budget)))
 
 
 def plan_and_train(
@@ -171,10 +184,37 @@ def plan_and_train(
     _tell(speaker, project, _train(speaker, project, last, chosen, jobs, budget), {"warnings": told})
 
 
+def _refuse_beside_recipe(recipe: str, decided: Mapping[str, object]) -> None:
+    """A recipe says what each stage trains and starts from, so that options cannot say it once for all."""
+    if given := [option for option, value in decided.items() if value is not None]:
+        raise UsageError(f"--recipe {recipe}", f"{given[0]} was given, too", "leave it out, or write it into a recipe")
+
+
+def _train_recipe(
+    speaker: Speaker,
+    project: Project,
+    request: TrainRequest,
+    recipe: Recipe,
+    folds: list[int] | None,
+    workspace: Workspace,
+    jobs: int,
+) -> None:
+    """Trains the stages of a recipe in order; the last one's scores are the recipe's."""
+    from selfcfg.engine.recipes import open_recipe  # noqa: PLC0415
+
+    opened = open_recipe(project, request, recipe, workspace, folds, jobs=jobs)
+    *before, last = opened.trainings
+    endless = _Budget.of(None)
+    for stage in before:
+        _train(speaker, project, stage.request, list(stage.folds), jobs, endless)
+    experiment = _train(speaker, project, last.request, list(last.folds), jobs, endless)
+    _tell(speaker, project, experiment, {"run": str(opened.folder)})
+
+
 def _tell(
     speaker: Speaker, project: Project, experiment: Experiment, told: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
-    """The scores of all finished folds, and the report on them; `told` goes into the JSON object too."""
+    """The scores of all finished folds, and the report on them; `told` goes into the JSON object, and before it."""
     from selfcfg.engine.validation import cross_validated, scored_folds  # noqa: PLC0415
     from selfcfg.report.report import write_report  # noqa: PLC0415
 
@@ -190,16 +230,14 @@ def _tell(
         speaker.say(f"all finished folds together:\n{scores.table()}")
     report = write_report(experiment.folder, scores, project.dataset, experiment.plan)
     speaker.say(f"report: {report}")
-    speaker.done(
-        {
-            "run": str(experiment.folder),
-            "folds": [run.path.name for run in scored],
-            "dice": scores.foreground_mean["dice"],
-            "report": str(report),
-            **told,
-        },
-        f"selfcfg predict {experiment.folder} -i INPUT -o OUTPUT",
-    )
+    result = {
+        "run": str(experiment.folder),
+        "folds": [run.path.name for run in scored],
+        "dice": scores.foreground_mean["dice"],
+        "report": str(report),
+        **told,
+    }
+    speaker.done(result, f"selfcfg predict {result['run']} -i INPUT -o OUTPUT")
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from selfcfg.errors import DataError, UsageError, listed
 from selfcfg.files import replacing, write_bytes
 from selfcfg.progress import say
-from selfcfg.records import Record
-from selfcfg.runs import RunFolder, fold_folders
+from selfcfg.runs import RunFolder, TakeOver, fold_folders
 
 NOTES = "selfcfg"
 """The one key of a weights file's metadata, holding all of ours as JSON: several keys have no order, so that the same
@@ -30,27 +29,6 @@ CHECKSUM = "checksum"
 """Key within: a hash of every tensor's name, type, shape and bytes."""
 
 _SHOWN = 3
-
-
-class TakeOver(Record):
-    """What became of the weights of another run.
-
-    Args:
-        source: the file they came from.
-        taken: names of the parts that were taken over.
-        adapted: name of a tensor to how it was changed to fit.
-        skipped: name of a part to why it was left as it was.
-    """
-
-    source: str
-    taken: tuple[str, ...]
-    adapted: dict[str, str]
-    skipped: dict[str, str]
-
-    def __str__(self) -> str:
-        text = f"took over {', '.join(self.taken)} from {self.source}"
-        text += "".join(f"\n  adapted {name}: {how}" for name, how in self.adapted.items())
-        return text + "".join(f"\n  left {name} as it was: {why}" for name, why in self.skipped.items())
 
 
 def save_weights(path: Path, parts: nn.ModuleDict, metadata: Mapping[str, str]) -> None:

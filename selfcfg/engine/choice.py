@@ -13,6 +13,7 @@ from selfcfg.errors import DataError, UsageError
 from selfcfg.plan import Configuration, Plan
 from selfcfg.project import Project
 from selfcfg.records import Record
+from selfcfg.runs import StageOf
 
 
 class TrainRequest(Record):
@@ -25,10 +26,12 @@ class TrainRequest(Record):
         settings: setting name to its value, still as given.
         label_fraction: share of the training subjects whose labels are used.
         seed: of every random number.
-        init: a run whose weights are taken over, or None.
+        init: a run or a weights file whose weights are taken over, or None; of an experiment with folds each fold takes
+            the run of the same fold.
         unlabelled: images to pretrain on besides the dataset's own, for trainers that take images without labels.
         previous: for a cascade, the experiment folder of the stage before; None: the one with the same trainer, plan
             and name.
+        stage: the stage of a recipe that it is, or None.
         name: distinguishes this experiment from others of the same trainer, plan and configuration.
         resume: continue an unfinished run.
         device: such as "cpu" or "cuda:0"; None: the best there is.
@@ -43,6 +46,7 @@ class TrainRequest(Record):
     init: Path | None = None
     unlabelled: tuple[Unlabelled, ...] = ()
     previous: Path | None = None
+    stage: StageOf | None = None
     name: str | None = None
     resume: bool = False
     device: str | None = None
@@ -87,19 +91,33 @@ def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Set
     Raises:
         UsageError: an unknown setting (with the nearest name) or a value it cannot take.
     """
+    try:
+        values = setting_values(trainer.settings_type, given)
+        return trainer.settings_type.parse(values, f"settings of trainer '{trainer.name}'")
+    except DataError as error:
+        raise UsageError(error.asked, error.found, "see: selfcfg list trainers") from error
+
+
+def setting_values(settings: type[Settings], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that given settings stand for; what is not said within a table stays as the trainer has it.
+
+    Raises:
+        UsageError: a table is given as a whole and in part.
+    """
     values: dict[str, Any] = {}
     for key, value in given.items():
         outer, dot, inner = key.partition(".")
         if outer in values and isinstance(values[outer], dict) != bool(dot):
             raise UsageError(f"setting '{outer}'", "given as a whole and in part", "give either of them")
         if dot:
-            values.setdefault(outer, {})[inner] = _read_value(value)
+            values[outer] = {**values.get(outer, {}), inner: _read_value(value)}
         else:
-            values[key] = None if _means_none(trainer.settings_type, key, value) else _read_value(value)
-    try:
-        return trainer.settings_type.parse(values, f"settings of trainer '{trainer.name}'")
-    except DataError as error:
-        raise UsageError(error.asked, error.found, "see: selfcfg list trainers") from error
+            values[key] = None if _means_none(settings, key, value) else _read_value(value)
+    for name, value in values.items():
+        default = settings.model_fields[name].get_default() if name in settings.model_fields else None
+        if isinstance(default, Record) and isinstance(value, dict):
+            values[name] = {**default.model_dump(), **value}
+    return values
 
 
 def _read_value(value: Any) -> Any:

@@ -11,7 +11,7 @@ from selfcfg.engine import pipeline
 from selfcfg.engine.batches import Batches
 from selfcfg.engine.cascade import PreviousStage, bring_to_grid, cross_validated_labels
 from selfcfg.engine.checkpoint import weights_of
-from selfcfg.engine.choice import TrainRequest, choose
+from selfcfg.engine.choice import Choice, TrainRequest, choose
 from selfcfg.engine.collection import Collection, gather
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
 from selfcfg.engine.evaluate import Evaluation
@@ -21,13 +21,13 @@ from selfcfg.engine.source import Domain, Source
 from selfcfg.engine.store import Store
 from selfcfg.engine.trainer import Datasets, Need, Settings, Trainer
 from selfcfg.engine.validation import predict_validation, score_validation
-from selfcfg.errors import UsageError, counted, listed
+from selfcfg.errors import UsageError, listed
 from selfcfg.files import hash_file, hash_json
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.plan import Configuration, Plan
 from selfcfg.progress import say
 from selfcfg.project import Project
-from selfcfg.runs import RunFolder, RunRecord, experiment_name
+from selfcfg.runs import RunFolder, RunRecord, experiment_name, same_fold
 from selfcfg.splits import Split, label_subset
 
 
@@ -63,8 +63,7 @@ class Experiment:
     @property
     def folder(self) -> Path:
         """The parent of the fold folders."""
-        name = experiment_name(self.request.trainer, self.plan_name, self.configuration_name, self.request.name)
-        return self.project.results / name
+        return results_folder(self.project, self.request, self.plan_name, self.configuration_name)
 
     def trainer(self) -> Trainer[Any]:
         """A new trainer, for one fold."""
@@ -89,6 +88,10 @@ class Experiment:
         split = self.splits[int(record.fold)]
         return Source((Domain(store, split.train, split.val), *further), need, previous)
 
+    def init(self, fold: int) -> Path | None:
+        """What a fold's first weights are taken from: a run or a weights file."""
+        return None if self.request.init is None else same_fold(self.request.init, fold)
+
     def run(self, fold: int) -> RunFolder:
         """The folder of one fold."""
         return RunFolder(self.folder / f"fold_{fold}")
@@ -97,10 +100,11 @@ class Experiment:
         """What makes one fold's run."""
         split = self.splits[fold]
         subjects = {case.id: case.subject for case in self.project.dataset.cases}
-        train = split.train
-        if self.trainer_type.segments():
-            train = label_subset(split.train, subjects, self.request.label_fraction, self.request.seed)
+        # a pretraining takes no labels, so that it is the same for every share of them
+        share = self.request.label_fraction if self.trainer_type.segments() else 1.0
+        train = label_subset(split.train, subjects, share, self.request.seed)
         device = choose_device(self.request.device)
+        init = self.init(fold)
         return RunRecord(
             dataset=self.project.name,
             trainer=self.request.trainer,
@@ -108,10 +112,10 @@ class Experiment:
             configuration=self.configuration_name,
             fold=fold,
             settings=self.settings.model_dump(mode="json"),
-            label_fraction=self.request.label_fraction,
+            label_fraction=share,
             seed=self.request.seed,
-            init=str(init) if (init := init_of(self.request, fold)) else None,
-            init_hash=self._init_hash(fold),
+            init=str(init) if init else None,
+            init_hash=self._init_hash(fold, init),
             previous=self.previous.experiment.name if self.previous else None,
             previous_weights=self.previous.weights if self.previous else {},
             segments=self.trainer_type.segments(),
@@ -121,6 +125,7 @@ class Experiment:
             train=train,
             validation=split.val,
             time_budget=self.time_budget,
+            stage=self.request.stage,
             versions=package_versions(),
             machine={**machine_facts(device), "precision": self.trainer().precision(device)},
         )
@@ -130,9 +135,8 @@ class Experiment:
         source = self.store.open(case).info.source
         return source if self.previous is None else source + self.previous.sources[case]
 
-    def _init_hash(self, fold: int) -> str:
+    def _init_hash(self, fold: int, init: Path | None) -> str:
         """The hash of the weights it starts from; of a run that has started, they may be gone."""
-        init = init_of(self.request, fold)
         if init is None:
             return ""
         if not init.exists() and self.run(fold).record.is_file():
@@ -156,14 +160,25 @@ def forecast_of(project: Project, request: TrainRequest, folds: Sequence[int] | 
     _, plan, name, configuration, trainer_type, settings = choose(project, request)
     facts = pipeline.known_fingerprint(project, jobs)
     splits = pipeline.splits(project, facts)
-    folds = _existing(project, folds, len(splits))
+    folds = existing_folds(project, folds, len(splits))
     scored = sum(len(splits[fold].val) for fold in folds) / len(project.dataset.cases)
     job = Job(plan, name, configuration, trainer_type, settings, facts, request.device, len(folds), scored, jobs)
     return forecast(job)
 
 
-def _existing(project: Project, folds: Sequence[int] | None, n_folds: int) -> tuple[int, ...]:
-    """The folds asked for, all without; each once."""
+def results_folder(project: Project, request: TrainRequest, plan_name: str, configuration: str) -> Path:
+    """The parent of the folds of what a request asks for; of a stage it lies in the folder of the recipe."""
+    stage = request.stage
+    name = experiment_name(stage.recipe if stage else request.trainer, plan_name, configuration, request.name)
+    return project.results / name / stage.stage if stage else project.results / name
+
+
+def existing_folds(project: Project, folds: Sequence[int] | None, n_folds: int) -> tuple[int, ...]:
+    """The folds asked for, all without; each once.
+
+    Raises:
+        UsageError: there are fewer folds.
+    """
     found = tuple(dict.fromkeys(range(n_folds) if folds is None else folds))
     if unknown := sorted(set(found) - set(range(n_folds))):
         raise UsageError(f"fold {listed(unknown)}", f"{project.name} has {n_folds} folds", "count from 0")
@@ -186,15 +201,13 @@ def open_experiment(
             is preprocessed.
         DataError: cases cannot be read, or the splits leak.
     """
-    plan_name, plan, configuration_name, configuration, trainer_type, settings = choose(project, request)
-    device = choose_device(request.device)
-    refuse_too_large(plan, configuration, trainer_type(settings, plan, configuration).precision(device), device)
+    plan_name, plan, configuration_name, configuration, trainer_type, settings = choose_feasible(project, request)
     facts = pipeline.known_fingerprint(project, jobs)
     splits = pipeline.splits(project, facts)
-    folds = _existing(project, folds, len(splits))
-    if not request.resume:
-        for init in filter(None, (init_of(request, fold) for fold in folds)):
-            weights_of(init)
+    folds = existing_folds(project, folds, len(splits))
+    if request.init is not None and not request.resume:
+        for fold in folds:
+            weights_of(same_fold(request.init, fold))
     after = configuration.after
     if after is None and request.previous is not None:
         raise UsageError(
@@ -240,10 +253,10 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
     facts = experiment.folder / "fingerprint.json"
     if not facts.is_file():
         experiment.facts.write(facts)
-    init = init_of(request, fold)
-    if init is not None:
-        _warn_of_seen(init, record)
     batches = experiment.batches(record)
+    init = experiment.init(fold)
+    if init is not None and init.exists() and not run.final.is_file():
+        _warn_of_seen(weights_of(init), record)
     fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=init)
     if not experiment.trainer_type.segments():
         return FoldResult(run, None)
@@ -261,23 +274,25 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
     return FoldResult(run, scores)
 
 
-def init_of(request: TrainRequest, fold: int) -> Path | None:
-    """What one fold starts from: of an experiment that has the same fold, that one."""
-    if request.init is None:
-        return None
-    same = request.init / f"fold_{fold}"
-    return same if same.is_dir() else request.init
+def _warn_of_seen(weights: Path, record: RunRecord) -> None:
+    """Says that the scores will be too good where the first weights were trained on what is to be validated."""
+    maker = weights.parent / "run.json"
+    other = RunRecord.read(maker) if maker.is_file() else record
+    if other.dataset == record.dataset and (seen := sorted(set(other.train) & set(record.validation))):
+        say(f"warning: {weights.parent} was trained on validation cases of this fold: {listed(seen)}")
 
 
-def _warn_of_seen(init: Path, record: RunRecord) -> None:
-    """Says where the weights come from a training that saw cases which the fold validates."""
-    file = RunFolder(init if init.is_dir() else init.parent).record
-    if not file.is_file():
-        return
-    before = RunRecord.read(file)
-    if before.dataset == record.dataset and (seen := set(before.train) & set(record.validation)):
-        found = f"{counted(len(seen), 'case')} of the {len(record.validation)} that fold {record.fold} validates"
-        say(f"warning: {init} was trained on {found}: scores will be too good; start from the same fold")
+def choose_feasible(project: Project, request: TrainRequest) -> Choice:
+    """What a request names, once it is known that a step of it fits the memory.
+
+    Raises:
+        UsageError: the plan, configuration, trainer, device or a setting does not exist.
+        SelfcfgError: it does not fit.
+    """
+    chosen, device = choose(project, request), choose_device(request.device)
+    trainer = chosen.trainer_type(chosen.settings, chosen.plan, chosen.configuration)
+    refuse_too_large(chosen.plan, chosen.configuration, trainer.precision(device), device)
+    return chosen
 
 
 def stages(project: Project, request: TrainRequest, folds: Sequence[int] | None, *, jobs: int) -> list[TrainRequest]:
@@ -295,18 +310,15 @@ def stages(project: Project, request: TrainRequest, folds: Sequence[int] | None,
         UsageError: the plan, a configuration, a fold or a setting does not exist, or the folds do not suit a cascade.
         SelfcfgError: a stage does not fit the memory.
     """
-    chosen = choose(project, request)
+    chosen = choose_feasible(project, request)
     after = chosen.configuration.after
     if after is None:
         return [request]
     first = request.model_copy(update={"configuration": after})
-    for one in (chosen, choose(project, first)):
-        device = choose_device(request.device)
-        precision = one.trainer_type(one.settings, one.plan, one.configuration).precision(device)
-        refuse_too_large(one.plan, one.configuration, precision, device)
+    choose_feasible(project, first)
     splits = pipeline.splits(project, pipeline.known_fingerprint(project, jobs))
     validated = {case for split in splits for case in split.val}
-    used = [splits[fold] for fold in _existing(project, folds, len(splits))]
+    used = [splits[fold] for fold in existing_folds(project, folds, len(splits))]
     if lone := sorted({case for split in used for case in (*split.train, *split.val)} - validated):
         found = f"validated in no fold: {listed(lone)}; the first stage gives no result for them"
         raise UsageError(f"train {chosen.configuration_name}", found, "put each case into the 'val' of one fold")

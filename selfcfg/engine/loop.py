@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 
-from selfcfg.engine.checkpoint import TakeOver, fill, load_state, save_state, save_weights, take_over
+from selfcfg.engine.checkpoint import fill, load_state, save_state, save_weights, take_over
 from selfcfg.engine.device import Precision, place
 from selfcfg.engine.journal import Epoch, Journal, read_log
 from selfcfg.engine.opening import open_run
@@ -27,7 +27,7 @@ from selfcfg.engine.trainer import Batch, Parts, Settings, Trainer
 from selfcfg.errors import DataError, Stopped, TrainingDiverged, WorkerDied
 from selfcfg.files import hash_json
 from selfcfg.progress import progress, say
-from selfcfg.runs import RunFolder, RunRecord
+from selfcfg.runs import RunFolder, RunRecord, TakeOver
 
 FORMAT = 2
 """Counts changes of what a checkpoint holds."""
@@ -154,6 +154,7 @@ class Training:
         if taken_over is not None:
             self.taken = taken_over.taken
             self.optimisation = Optimisation(self.settings, self.parts, self.taken)
+            self.run.note(taken_over=taken_over)
             say(str(taken_over))
         with torch.no_grad():
             self.trainer.started(self.parts)
@@ -186,7 +187,7 @@ class Training:
     def finish(self) -> None:
         """Writes the final weights and marks the run as finished."""
         self.export(self.run.final)
-        RunRecord.read(self.run.record).model_copy(update={"status": "finished"}).write(self.run.record)
+        self.run.note(status="finished")
 
     def step(self, stream: Iterator[Streams]) -> None:
         """One optimiser step, from batches to moved weights."""

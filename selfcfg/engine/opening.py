@@ -7,10 +7,17 @@ from typing import Any
 
 from selfcfg.errors import UsageError
 from selfcfg.progress import say
+from selfcfg.recipe import RECIPE
 from selfcfg.runs import RunFolder, RunRecord
 
-_LONG = ("train", "validation", "init_hash", "plan_hash", "data_hash")
-"""Fields whose values say nothing to a reader."""
+_LONG = {
+    "train": "the training cases differ",
+    "validation": "the validation cases differ",
+    "init_hash": "the weights it starts from differ",
+    "plan_hash": "the plan differs",
+    "data_hash": "the training images or labels differ",
+}
+"""Fields whose values say nothing to a reader, and what to say instead."""
 
 
 def open_run(run: RunFolder, record: RunRecord, *, resume: bool) -> bool:
@@ -47,6 +54,9 @@ def open_run(run: RunFolder, record: RunRecord, *, resume: bool) -> bool:
 
 def _refuse_other_folds(run: RunFolder, record: RunRecord) -> None:
     """The scores of all folds are averaged, so they must be folds of one experiment."""
+    if (run.path.parent / RECIPE).is_file():
+        found = f"{run.path.parent.name} is the folder of a recipe of that name"
+        raise UsageError(f"train into {run.path}", found, "give this one a --name")
     for file in sorted(run.path.parent.glob("fold_*/run.json")):
         if differences := _differences(RunRecord.read(file).shared_identity(), record.shared_identity()):
             found = f"{file.parent.name} beside it was trained in another way ({differences})"
@@ -59,20 +69,21 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     for name in here:
         if there[name] != here[name]:
             inner = name == "settings"
-            parts += _changes(there[name], here[name]) if inner else [_change(name, there[name], here[name])]
+            parts += changes(there[name], here[name]) if inner else [_change(name, there[name], here[name])]
     return "; ".join(parts)
 
 
 def _warn(found: RunRecord, record: RunRecord) -> None:
-    changes = _changes(found.versions, record.versions) + _changes(found.machine, record.machine)
-    if changes:
-        say(f"warning: continuing, but not bit for bit as it would have been: {'; '.join(changes)}")
+    told = changes(found.versions, record.versions) + changes(found.machine, record.machine)
+    if told:
+        say(f"warning: continuing, but not bit for bit as it would have been: {'; '.join(told)}")
 
 
-def _changes(there: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
+def changes(there: Mapping[str, object], here: Mapping[str, object]) -> list[str]:
+    """Each value that is not the same in both, in words."""
     names = dict.fromkeys([*there, *here])
     return [_change(name, there.get(name), here.get(name)) for name in names if there.get(name) != here.get(name)]
 
 
 def _change(name: str, there: object, here: object) -> str:
-    return f"{name} differs" if name in _LONG else f"{name}: {there} there, {here} here"
+    return _LONG.get(name, f"{name}: {there} there, {here} here")

@@ -211,8 +211,16 @@ def _reason(reason: Reason) -> str:
 def _making(folds: Folds) -> str:
     record = folds[0][1]
     facts: dict[str, Any] = {"seed": record.seed, "share of labels used": record.label_fraction}
+    if record.stage is not None:
+        facts["recipe"] = f"{record.stage.recipe}, its stage {record.stage.stage}"
     if record.init is not None:
-        facts["started from"] = Path(record.init).name
+        facts["started from"] = "/".join(Path(record.init).parts[-2:])
+    if record.taken_over is not None:
+        facts |= {
+            "taken over": ", ".join(record.taken_over.taken),
+            "not taken over": ", ".join(record.taken_over.skipped),
+        }
+        facts |= {f"adapted {name}": how for name, how in record.taken_over.adapted.items()}
     if record.origin is not None:
         facts |= {f"imported: {name}": value for name, value in record.origin.model_dump().items()}
     settings = {**record.settings, "transforms": _changed_transforms(record.settings.get("transforms") or {})}

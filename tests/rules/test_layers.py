@@ -24,6 +24,7 @@ LAYERS = {
     5: "selfcfg.engine.loop selfcfg.engine.rehearsal selfcfg.interop selfcfg.report",
     6: "selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.choice selfcfg.engine.forecast "
     "selfcfg.engine.fitted_plan selfcfg.engine.time_budget "
+    "selfcfg.engine.recipes "
     "selfcfg.engine.demo selfcfg.testing",
     7: "selfcfg.cli selfcfg.__main__",
 }

@@ -83,7 +83,7 @@ def test_the_wheel_holds_every_module(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder in kept:
         inside = "selfcfg" if folder == "selfcfg" else f"selfcfg/{folder}"
-        for file in (source / folder).rglob("*.py"):
+        for file in (*(source / folder).rglob("*.py"), *(source / folder).rglob("*.toml")):
             assert f"{inside}/{file.relative_to(source / folder).as_posix()}" in names
     assert "selfcfg/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
     assert not {name for name in names if name.startswith(("planners/", "trainers/", "tests/"))}
