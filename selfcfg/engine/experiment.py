@@ -279,7 +279,8 @@ def _warn_of_seen(weights: Path, record: RunRecord) -> None:
     maker = weights.parent / "run.json"
     other = RunRecord.read(maker) if maker.is_file() else record
     if other.dataset == record.dataset and (seen := sorted(set(other.train) & set(record.validation))):
-        say(f"warning: {weights.parent} was trained on validation cases of this fold: {listed(seen)}")
+        found = f"{weights.parent} was trained on validation cases of this fold ({listed(seen)})"
+        say(f"warning: {found}: scores will be too good")
 
 
 def choose_feasible(project: Project, request: TrainRequest) -> Choice:

@@ -187,7 +187,7 @@ def test_an_experiment_to_start_from_gives_each_fold_its_own_run(selfcfg, copy: 
     other = ["train", "901", "--init", pretrained / "fold_0", "--fold", "1", *short, "--jobs", "1", "--workspace", copy]
     answer = selfcfg(*other)
     assert answer.code == 0, answer.err
-    assert "fold_0 was trained on validation cases of this fold: case_" in answer.err
+    assert "fold_0 was trained on validation cases of this fold (case_" in answer.err
 
 
 def opened(workspace: Path, recipe: Recipe, folds: list[int] | None, **request: Any) -> Any:
