@@ -28,6 +28,8 @@ RECORDS = {
     "preprocessed case": "selfcfg.engine.store:CaseInfo",
     "run.json": "selfcfg.runs:RunRecord",
     "summary.json": "selfcfg.engine.evaluate:Evaluation",
+    "protocol.json": "selfcfg.engine.label_results:Protocol",
+    "results.jsonl (each line)": "selfcfg.engine.label_results:LabelResult",
 }
 
 
