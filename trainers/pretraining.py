@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -59,7 +58,7 @@ class Pretraining(Trainer[P]):
         """Numbers of one validation batch without labels, higher is better for the first: "best" goes by it."""
 
     def validate(self, parts: Parts, batches: Iterable[Mapping[str, Batch]]) -> dict[str, float]:
-        """The mean of each score, and the probe."""
+        """The mean of each score, and the probe where there are labelled patches."""
         found: dict[str, list[float]] = defaultdict(list)
         features, labels, seen = [], [], []
         for number, streams in enumerate(batches):
@@ -72,8 +71,9 @@ class Pretraining(Trainer[P]):
                 labels.append(their)
                 seen.append(torch.full((len(their),), number % 2 == 0))
         means = {name: sum(values) / len(values) for name, values in found.items()}
-        probe = linear_probe(torch.cat(features), torch.cat(labels), torch.cat(seen)) if features else math.nan
-        return {**means, "probe": probe}
+        if features:
+            means["probe"] = linear_probe(torch.cat(features), torch.cat(labels), torch.cat(seen))
+        return means
 
     def _probed(self, parts: Parts, batch: Batch, number: int) -> tuple[Tensor, Tensor]:
         """Features and labels of some voxels of each patch."""

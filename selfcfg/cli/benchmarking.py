@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,10 @@ from selfcfg.cli.options import (
 )
 from selfcfg.cli.training import UnlabelledOption, unlabelled_sets
 from selfcfg.errors import SelfcfgError, UsageError, counted, listed
+
+if TYPE_CHECKING:
+    from selfcfg.engine.label_efficiency import Benchmark
+    from selfcfg.engine.label_jobs import Finished
 
 benchmark = typer.Typer(help="Compares training strategies.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -70,8 +74,6 @@ def label_efficiency(
     """Trains each arm with few labels and tells what pretraining is worth; given again, it goes on where it stopped."""
     from selfcfg.engine.label_efficiency import LabelEfficiency, open_benchmark  # noqa: PLC0415
     from selfcfg.engine.label_jobs import run_benchmark  # noqa: PLC0415
-    from selfcfg.report.label_cells import baseline_of, conclusions  # noqa: PLC0415
-    from selfcfg.report.label_efficiency import PAGE, table_of, write_label_report  # noqa: PLC0415
 
     wanted = LabelEfficiency(
         arms=tuple(split_values(arms)) or ("scratch", "masked"),
@@ -92,10 +94,19 @@ def label_efficiency(
     opened = open_benchmark(project, wanted, folder)
     n_jobs = counted(len(opened.jobs()), "job")
     speaker.say(f"{project.name}: {n_jobs} on {len(opened.train)} training cases, {len(opened.test)} test cases")
-    results, failed = run_benchmark(opened, jobs=jobs, keep=keep)
+    _tell(speaker, opened, run_benchmark(opened, jobs=jobs, keep=keep))
+
+
+def _tell(speaker: Speaker, benchmark: Benchmark, finished: Finished) -> None:
+    """The report on all jobs that are done; then whatever kept others from it."""
+    from selfcfg.report.label_cells import baseline_of, conclusions  # noqa: PLC0415
+    from selfcfg.report.label_efficiency import PAGE, table_of, write_label_report  # noqa: PLC0415
+
+    folder, (results, failed) = benchmark.folder, finished
     told = []
     if results:
-        cells, baseline = write_label_report(folder, opened.protocol(), results, opened.subjects), baseline_of(results)
+        cells = write_label_report(folder, benchmark.protocol(), results, benchmark.subjects)
+        baseline = baseline_of(results)
         speaker.say(table_of(cells, baseline, with_budget=True))
         speaker.say("\n".join(conclusions(cells, baseline)))
         speaker.say(f"report: {folder / PAGE}")
@@ -151,7 +162,7 @@ def rate_of(text: str) -> float:
 def _by_arm(values: list[str] | None) -> dict[str, dict[str, str]]:
     """The settings given as ARM.KEY=VALUE, by arm."""
     found: dict[str, dict[str, str]] = {}
-    for name, value in settings_of(values).items():
+    for name, value in settings_of(values, "--pretrain-set").items():
         arm, dot, key = name.partition(".")
         if not dot:
             raise UsageError("--pretrain-set", f"'{name}' names no arm", f"write it as masked.{name}={value}")
