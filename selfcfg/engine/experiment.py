@@ -266,14 +266,9 @@ def fit_fold(experiment: Experiment, fold: int) -> RunFolder:
 def score_cases(
     experiment: Experiment, run: RunFolder, cases: Sequence[str], destination: Path, *, mirroring: bool = True
 ) -> Evaluation:
-    """The scores of cases of the dataset predicted by a trained fold, also written into `destination`.
+    """The scores of any cases of the dataset predicted by a trained fold, written into `destination` too.
 
-    Args:
-        experiment: the fold's.
-        run: of the fold, finished.
-        cases: ids.
-        destination: folder of the scores; the label maps go into the run's folder of validation cases.
-        mirroring: also predict mirrored images, where the training mirrored.
+    The label maps go into the run's folder of validation cases; `mirroring` is that of `Model.predict_prepared`.
     """
     predictions = predict_validation(
         run,

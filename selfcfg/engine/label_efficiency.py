@@ -269,10 +269,14 @@ def settings_of(wanted: LabelEfficiency, trainer: type[Trainer[Any]], budget: st
 
 
 def _blind(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
-    """The experiments without the test cases: no stream of batches can draw what is not in the split."""
-    return {
-        arm: replace(one, splits=(one.splits[FOLD].model_copy(update={"val": ()}),)) for arm, one in experiments.items()
-    }
+    """The experiments without the test cases and copies of them: no stream of batches can draw what is not there."""
+    found = {}
+    for arm, one in experiments.items():
+        split = one.splits[FOLD]
+        pictures = {case.picture for case in one.facts.cases if case.case in split.val}
+        collection = replace(one.collection, further=one.collection.without(pictures))
+        found[arm] = replace(one, splits=(split.model_copy(update={"val": ()}),), collection=collection)
+    return found
 
 
 def _quick(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,11 @@ import pytest
 from selfcfg.cli import main
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.engine import label_jobs, pipeline
+from selfcfg.engine.experiment import Experiment
 from selfcfg.engine.label_efficiency import FOLD, Benchmark, LabelEfficiency, open_benchmark
 from selfcfg.engine.label_jobs import run_benchmark
 from selfcfg.engine.label_results import LabelResult
+from selfcfg.engine.source import Source
 from selfcfg.errors import UsageError
 from selfcfg.project import Project
 from selfcfg.runs import RunRecord
@@ -90,21 +92,34 @@ def test_without_a_choice_nothing_is_kept_out(project: Project, tmp_path: Path) 
     assert all(not benchmark.labelled(job).val for job in benchmark.jobs())
 
 
+def sources(experiment: Experiment) -> dict[str, Source]:
+    """Where each stream of a training draws from."""
+    return dict(experiment.batches(experiment.record(FOLD))._content.sources)
+
+
 def test_no_stream_of_any_training_can_draw_a_test_case(benchmark: Benchmark) -> None:
     experiments = [benchmark.training(job, 0.01) for job in benchmark.jobs() if job.arm == "scratch"]
     experiments += [benchmark.pretraining(arm, 0) for arm in benchmark.pretrained]
     assert len(benchmark.test) == 3
     for experiment in experiments:
-        record = experiment.record(FOLD)
-        for need in experiment.trainer_type.needs.values():
-            for domain in experiment._source_of(need, record).domains:
+        for source in sources(experiment).values():
+            for domain in source.domains:
                 assert not {*domain.training, *domain.validation} & set(benchmark.test)
+
+
+def test_copies_of_test_images_among_further_images_are_left_out(project: Project, tmp_path: Path) -> None:
+    images = {"images": project.root / "imagesTr"}
+    benchmark = open_benchmark(
+        project, wanted(arms=("scratch", "masked"), pretraining={}, unlabelled=(images,)), tmp_path
+    )
+    own, further = sources(benchmark.pretraining("masked", 0))["unlabelled"].domains
+    assert own.training == benchmark.train
+    assert {*further.training, *further.validation} == set(benchmark.train)
 
 
 def test_pretraining_sees_all_training_images_and_is_shared(benchmark: Benchmark) -> None:
     experiment = benchmark.pretraining("masked", 1)
-    source = experiment._source_of(experiment.trainer_type.needs["unlabelled"], experiment.record(FOLD))
-    assert source.domains[0].training == benchmark.train
+    assert sources(experiment)["unlabelled"].domains[0].training == benchmark.train
     for job in benchmark.jobs():
         if (job.arm, job.seed) == ("masked", 1):
             assert benchmark.training(job, 0.01).request.init == experiment.run(FOLD).final
@@ -113,13 +128,9 @@ def test_pretraining_sees_all_training_images_and_is_shared(benchmark: Benchmark
 def test_budgets_rates_and_settings_are_equal_for_all_arms(benchmark: Benchmark) -> None:
     for budget, steps in (("short", 2), ("long", 40)):
         jobs = [job for job in benchmark.jobs() if job.budget == budget]
-        settings = [benchmark.tuned[job.arm] and label_settings(benchmark, job) for job in jobs]
+        settings = [benchmark.training(job, 0.01).settings.model_dump() for job in jobs]
         assert all(one == settings[0] for one in settings)
         assert settings[0]["epochs"] * settings[0]["iterations_per_epoch"] == steps
-
-
-def label_settings(benchmark: Benchmark, job: Any) -> dict[str, Any]:
-    return benchmark.training(job, 0.01).settings.model_dump()
 
 
 @pytest.mark.parametrize(
