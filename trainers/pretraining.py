@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -58,7 +59,7 @@ class Pretraining(Trainer[P]):
         """Numbers of one validation batch without labels, higher is better for the first: "best" goes by it."""
 
     def validate(self, parts: Parts, batches: Iterable[Mapping[str, Batch]]) -> dict[str, float]:
-        """The mean of each score, and the probe where there are labelled patches."""
+        """The mean of each score, and the probe."""
         found: dict[str, list[float]] = defaultdict(list)
         features, labels, seen = [], [], []
         for number, streams in enumerate(batches):
@@ -71,14 +72,13 @@ class Pretraining(Trainer[P]):
                 labels.append(their)
                 seen.append(torch.full((len(their),), number % 2 == 0))
         means = {name: sum(values) / len(values) for name, values in found.items()}
-        if features:
-            means["probe"] = linear_probe(torch.cat(features), torch.cat(labels), torch.cat(seen))
-        return means
+        probe = linear_probe(torch.cat(features), torch.cat(labels), torch.cat(seen)) if features else math.nan
+        return {**means, "probe": probe}
 
     def _probed(self, parts: Parts, batch: Batch, number: int) -> tuple[Tensor, Tensor]:
         """Features and labels of some voxels of each patch."""
         maps = parts["encoder"](batch.image)
-        if "decoder" in self.exports:
+        if "decoder" in self.exports and "decoder" in parts:
             maps = [*parts["decoder"](maps)[:1], *maps[1:]]
         generator = torch.Generator().manual_seed(number)
         features, labels = [], []
