@@ -30,6 +30,8 @@ RECORDS = {
     "run.json": "selfcfg.runs:RunRecord",
     "recipe.json": "selfcfg.recipe:Recipe",
     "summary.json": "selfcfg.engine.evaluate:Evaluation",
+    "protocol.json": "selfcfg.engine.label_results:Protocol",
+    "results.jsonl (each line)": "selfcfg.engine.label_results:LabelResult",
 }
 
 

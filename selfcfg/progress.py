@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 LINE_SECONDS = 15.0
 """Shortest time between two plain lines."""
@@ -13,11 +14,25 @@ LINE_SECONDS = 15.0
 Step = Callable[[str], None]
 """Called once for each finished item, with a short note such as the item's name or the newest loss."""
 
+_QUIET = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quietly(quiet: bool = True) -> Iterator[None]:
+    """Within the block nothing of this module is written: for work that is itself one item of a longer list."""
+    token = _QUIET.set(quiet)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Step]:
     """Shows how far `what` is, out of `total` items; yields the function to call after each item."""
-    if total > 0 and sys.stderr.isatty():
+    if _QUIET.get():
+        yield _untold
+    elif total > 0 and sys.stderr.isatty():
         with _bar(what, total) as step:
             yield step
     else:
@@ -58,6 +73,10 @@ def _lines(what: str, total: int) -> Step:
     return step
 
 
+def _untold(note: str) -> None:
+    """A step that nobody is told of."""
+
+
 def duration(seconds: float) -> str:
     """A length of time in words: "45 s", "3 min 20 s", "2 h 05 min", "4 days 3 h"."""
     seconds = round(seconds)
@@ -72,5 +91,6 @@ def duration(seconds: float) -> str:
 
 def say(text: str) -> None:
     """Writes one line about what is going on to stderr."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    if not _QUIET.get():
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()

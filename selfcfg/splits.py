@@ -108,28 +108,47 @@ def refuse_leakage(splits: Sequence[Split], subjects: Mapping[str, str], hashes:
             )
 
 
-def label_subset(train: Sequence[str], subjects: Mapping[str, str], fraction: float, seed: int) -> tuple[str, ...]:
-    """The training cases whose labels are used: those of ceil(fraction x subjects) subjects, at least two.
-
-    The subjects are put into one seeded order and the first ones are taken, so a smaller fraction's cases are always
-    among a bigger one's.
+def labelled_subjects(
+    train: Sequence[str], subjects: Mapping[str, str], amount: int | float, seed: int
+) -> tuple[str, ...]:
+    """The subjects whose labels are used, in a seeded order: a smaller amount is the beginning of a bigger one.
 
     Args:
         train: ids of the training cases.
         subjects: case id to its subject.
-        fraction: share of the subjects, above 0 and up to 1.
+        amount: as an int, how many subjects; as a float, their share, rounded up and at least two.
         seed: of the order.
 
     Raises:
-        UsageError: the fraction is out of range.
+        UsageError: there are not so many, or the share is out of range.
     """
-    if not 0 < fraction <= 1:
-        raise UsageError("label fraction", f"{fraction}", "choose a number above 0 and up to 1")
     names = sorted({subjects.get(case, case) for case in train})
+    if isinstance(amount, int):
+        if not 1 <= amount <= len(names):
+            raise UsageError(
+                "labelled subjects",
+                f"{amount} asked for, there are {len(names)} to train on",
+                f"choose 1 to {len(names)}; a share of them is written with a point, such as 0.1 or 1.0",
+            )
+        count = amount
+    elif 0 < amount <= 1:
+        # 0.1 x 30 is 3.0000000000000004: what rounding adds must not cost a subject.
+        count = max(2, math.ceil(amount * len(names) - 1e-9))
+    else:
+        raise UsageError("label fraction", f"{amount}", "choose a number above 0 and up to 1")
     order = _generator(seed, _SUBSET).permutation(len(names))
-    # 0.1 x 30 is 3.0000000000000004: what rounding adds must not cost a subject.
-    count = max(2, math.ceil(fraction * len(names) - 1e-9))
-    chosen = {names[index] for index in order[:count]}
+    return tuple(names[index] for index in order[:count])
+
+
+def label_subset(train: Sequence[str], subjects: Mapping[str, str], amount: int | float, seed: int) -> tuple[str, ...]:
+    """The training cases whose labels are used: all of those of `labelled_subjects`, in the order given.
+
+    A smaller amount's cases are always among a bigger one's.
+
+    Raises:
+        UsageError: there are not so many subjects, or the share is out of range.
+    """
+    chosen = set(labelled_subjects(train, subjects, amount, seed))
     return tuple(case for case in train if subjects.get(case, case) in chosen)
 
 

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from selfcfg.errors import DataError, UsageError
-from selfcfg.splits import Split, label_subset, make_splits, read_splits, refuse_leakage, write_splits
+from selfcfg.splits import (
+    Split,
+    label_subset,
+    labelled_subjects,
+    make_splits,
+    read_splits,
+    refuse_leakage,
+    write_splits,
+)
 
 SUBJECTS = {f"case_{number:02d}": f"subject_{number // 2}" for number in range(40)}
 """Twenty subjects of two cases each."""
@@ -142,6 +150,26 @@ def test_rounding_does_not_add_a_subject() -> None:
 def test_another_seed_gives_another_subset() -> None:
     subsets = {label_subset(list(SUBJECTS), SUBJECTS, 0.2, seed) for seed in range(8)}
     assert len(subsets) > 4
+
+
+def test_a_whole_number_counts_subjects_and_is_nested_with_shares() -> None:
+    train = list(SUBJECTS)
+    chosen = [label_subset(train, SUBJECTS, amount, seed=3) for amount in (1, 2, 0.15, 5, 1.0)]
+    assert [len({SUBJECTS[case] for case in cases}) for cases in chosen] == [1, 2, 3, 5, 20]
+    for smaller, bigger in itertools.pairwise(chosen):
+        assert set(smaller) < set(bigger)
+
+
+def test_labelled_subjects_come_in_an_order_that_more_of_them_continue() -> None:
+    order = labelled_subjects(list(SUBJECTS), SUBJECTS, 1.0, seed=3)
+    assert sorted(order) == sorted(set(SUBJECTS.values()))
+    assert all(labelled_subjects(list(SUBJECTS), SUBJECTS, count, seed=3) == order[:count] for count in (1, 7, 20))
+
+
+@pytest.mark.parametrize("count", [0, -1, 21])
+def test_more_subjects_than_there_are_are_refused(count: int) -> None:
+    with pytest.raises(UsageError, match="there are 20 to train on; choose 1 to 20; a share of them is written with"):
+        label_subset(list(SUBJECTS), SUBJECTS, count, 0)
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.01, float("nan")])

@@ -110,7 +110,7 @@ def folds_of(values: list[str] | None, default: list[int]) -> list[int] | None:
     return [int(name) for name in names] or default
 
 
-def settings_of(values: list[str] | None) -> dict[str, str]:
+def settings_of(values: list[str] | None, option: str = "--set") -> dict[str, str]:
     """The settings given as KEY=VALUE.
 
     Raises:
@@ -120,7 +120,7 @@ def settings_of(values: list[str] | None) -> dict[str, str]:
     for value in values or ():
         key, equals, text = value.partition("=")
         if not equals:
-            raise UsageError("--set", f"'{value}' has no '='", "write it as epochs=100")
+            raise UsageError(option, f"'{value}' has no '='", "write it as epochs=100")
         settings[key.strip()] = text.strip()
     return settings
 

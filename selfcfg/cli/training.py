@@ -109,7 +109,7 @@ def train(
         label_fraction=label_fraction,
         seed=seed,
         init=init.absolute() if init else None,
-        unlabelled=_unlabelled(unlabelled, workspace),
+        unlabelled=unlabelled_sets(unlabelled, workspace),
         previous=previous.absolute() if previous else None,
         name=name,
         resume=resume,
@@ -296,7 +296,7 @@ def _train(
     return experiment
 
 
-def _unlabelled(given: list[str] | None, workspace: Path | None) -> tuple[Unlabelled, ...]:
+def unlabelled_sets(given: list[str] | None, workspace: Path | None) -> tuple[Unlabelled, ...]:
     """The sets of images that options name: DATASET, FOLDER, or either of them after a group's name and "="."""
     from selfcfg.engine.collection import Unlabelled  # noqa: PLC0415
 

@@ -96,6 +96,8 @@ class Batches:
             WorkerDied: a worker process ended; names the case it was on and the likely cause.
         """
         count = self._settings.validation_iterations if self._content.streams("validation") else 0
+        if not count:
+            return iter(())  # no worker is started for nothing
         return self._batches("validation", (_Number("validation", epoch, index) for index in range(count)))
 
     def close(self) -> None:

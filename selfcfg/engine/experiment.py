@@ -41,7 +41,10 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything the folds of one experiment share; made by `open_experiment`."""
+    """Everything the folds of one experiment share; made by `open_experiment`.
+
+    `labelled` names the cases whose labels are used, to train on and to validate on, in place of those of the folds.
+    """
 
     project: Project
     request: TrainRequest
@@ -59,6 +62,7 @@ class Experiment:
     collection: Collection = field(default_factory=Collection)
     previous: PreviousStage | None = None
     time_budget: float | None = None
+    labelled: Split | None = None
 
     @property
     def folder(self) -> Path:
@@ -98,11 +102,13 @@ class Experiment:
 
     def record(self, fold: int) -> RunRecord:
         """What makes one fold's run."""
-        split = self.splits[fold]
-        subjects = {case.id: case.subject for case in self.project.dataset.cases}
+        split = self.splits[fold] if self.labelled is None else self.labelled
         # a pretraining takes no labels, so that it is the same for every share of them
         share = self.request.label_fraction if self.trainer_type.segments() else 1.0
-        train = label_subset(split.train, subjects, share, self.request.seed)
+        train = split.train
+        if self.labelled is None and self.trainer_type.segments():
+            subjects = {case.id: case.subject for case in self.project.dataset.cases}
+            train = label_subset(split.train, subjects, share, self.request.seed)
         device = choose_device(self.request.device)
         init = self.init(fold)
         return RunRecord(
@@ -247,31 +253,50 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
         UsageError: the folder holds another or an unfinished run.
         Stopped: stopped on request; the same call with `resume` continues.
     """
-    request, project = experiment.request, experiment.project
-    run, record = experiment.run(fold), experiment.record(fold)
-    device = choose_device(request.device)
+    run = fit_fold(experiment, fold)
+    if not experiment.trainer_type.segments():
+        return FoldResult(run, None)
+    return FoldResult(run, score_cases(experiment, run, RunRecord.read(run.record).validation, run.validation))
+
+
+def fit_fold(experiment: Experiment, fold: int) -> RunFolder:
+    """The folder of one fold, trained to its final weights; a finished one is left as it is.
+
+    Raises:
+        UsageError: the folder holds another or an unfinished run.
+        Stopped: stopped on request; the same call with `resume` continues.
+    """
+    request, run, record = experiment.request, experiment.run(fold), experiment.record(fold)
     facts = experiment.folder / "fingerprint.json"
     if not facts.is_file():
         experiment.facts.write(facts)
+    device = choose_device(request.device)
     batches = experiment.batches(record)
     init = experiment.init(fold)
     if init is not None and init.exists() and not run.final.is_file():
         _warn_of_seen(weights_of(init), record)
     fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=init)
-    if not experiment.trainer_type.segments():
-        return FoldResult(run, None)
-    ending, precision = project.dataset.description.label_ending, experiment.settings.precision
+    return run
+
+
+def score_cases(
+    experiment: Experiment, run: RunFolder, cases: Sequence[str], destination: Path, *, mirroring: bool = True
+) -> Evaluation:
+    """The scores of any cases of the dataset predicted by a trained fold, written into `destination` too.
+
+    The label maps go into the run's folder of validation cases; `mirroring` is that of `Model.predict_prepared`.
+    """
     predictions = predict_validation(
         run,
-        record.validation,
+        cases,
         experiment.store,
-        ending,
-        device=request.device,
-        precision=precision,
+        experiment.project.dataset.description.label_ending,
+        device=experiment.request.device,
+        precision=experiment.settings.precision,
         previous=experiment.previous,
+        mirroring=mirroring,
     )
-    scores = score_validation(project, experiment.plan.labels, predictions, run.validation, experiment.jobs)
-    return FoldResult(run, scores)
+    return score_validation(experiment.project, experiment.plan.labels, predictions, destination, experiment.jobs)
 
 
 def _warn_of_seen(weights: Path, record: RunRecord) -> None:

@@ -31,6 +31,7 @@ def predict_validation(
     device: str | None,
     precision: str,
     previous: PreviousStage | None = None,
+    mirroring: bool = True,
 ) -> dict[str, Path]:
     """The label map of each case by the final weights of a run; those predicted already from the same image are kept.
 
@@ -42,9 +43,10 @@ def predict_validation(
         device: to predict on; None: the best there is.
         precision: "auto", "float32" or "bfloat16".
         previous: the stage before, in a cascade.
+        mirroring: also predict mirrored images, where the training mirrored.
     """
     files = {case: run.validation / f"{case}{ending}" for case in cases}
-    ledger, maker = Ledger.at(run.validation), hash_file(run.final)
+    ledger, maker = Ledger.at(run.validation), hash_file(run.final) + ("" if mirroring else ", not mirrored")
     sources = {case: store.open(case).info.source + (previous.sources[case] if previous else "") for case in cases}
     entries = {case: ledger.entry(case) for case in cases}
     missing = [
@@ -60,7 +62,8 @@ def predict_validation(
                 image = stored.image[...]
                 if previous is not None:
                     image = with_previous(image, previous.labels(case), model.plan.labels.foreground_values)
-                prediction = model.predict_prepared(Prepared(image=image, label=None, info=stored.info))
+                prepared = Prepared(image=image, label=None, info=stored.info)
+                prediction = model.predict_prepared(prepared, mirroring=mirroring)
                 write_label(files[case], prediction.labels, prediction.geometry)
                 entry = LedgerEntry(maker=maker, input=sources[case], output=hash_file(files[case]))
                 ledger.note(case, entry)

@@ -304,6 +304,14 @@ def test_closing_ends_the_workers(store: Store, children: set[multiprocessing.pr
         assert next(batches.training(0, 1))["labelled"].image.shape[0] == 3
 
 
+def test_no_worker_is_started_for_a_validation_of_no_batches(
+    store: Store, children: set[multiprocessing.process.BaseProcess]
+) -> None:
+    with batches_of(store, workers=1, validation_iterations=0) as batches:
+        assert list(batches.validation(0)) == []
+        assert set(multiprocessing.active_children()) == children
+
+
 def test_a_killed_worker_is_named_with_its_case(tmp_path: Path) -> None:
     # Opening a named pipe that nobody writes to holds the worker on its case until it is killed.
     stuck = fill(tmp_path / "store", ("stuck",))

@@ -1,0 +1,170 @@
+"""Commands that compare strategies on one dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfcfg.cli.options import (
+    ConfigurationOption,
+    DatasetArgument,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    PlanOption,
+    SetOption,
+    Speaker,
+    WorkspaceOption,
+    open_project,
+    settings_of,
+    split_values,
+)
+from selfcfg.cli.training import UnlabelledOption, unlabelled_sets
+from selfcfg.errors import SelfcfgError, UsageError, counted, listed
+
+if TYPE_CHECKING:
+    from selfcfg.engine.label_efficiency import Benchmark
+    from selfcfg.engine.label_jobs import Finished
+
+benchmark = typer.Typer(help="Compares training strategies.", no_args_is_help=True, rich_markup_mode=None)
+
+BUDGETS = {"short": 100, "converged": 600}
+"""Steps of the budgets that may be named without; of a small network on two cores a minute or two, and several."""
+
+
+@benchmark.command("label-efficiency")
+def label_efficiency(
+    dataset: DatasetArgument,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option(help="scratch, or trainers; those that only pretrain are fine-tuned; with commas"),
+    ] = None,
+    fractions: Annotated[
+        list[str] | None,
+        typer.Option(help="labelled subjects: 3 is their number, 0.05 or 1.0 their share; with commas"),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="repetitions, each with other labelled subjects")] = 3,
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option(help="steps with labels as NAME=STEPS, with commas; short and converged need none"),
+    ] = None,
+    rates: Annotated[
+        list[str] | None, typer.Option(help="learning rates that each job chooses from; default: 0.01,0.003")
+    ] = None,
+    settings: SetOption = None,
+    pretrain_set: Annotated[
+        list[str] | None, typer.Option(metavar="ARM.KEY=VALUE", help="a setting of an arm that pretrains; repeat")
+    ] = None,
+    unlabelled: UnlabelledOption = None,
+    configuration: ConfigurationOption = None,
+    planner: PlanOption = None,
+    mirroring: Annotated[bool, typer.Option(help="average the predictions of mirrored images")] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the benchmark; default: label-efficiency in the dataset's results")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="keep weights and predictions of finished jobs")] = False,
+    device: DeviceOption = None,
+    jobs: Annotated[int, typer.Option(min=1, help="trainings at once, each on one core; 1: one on all cores")] = 1,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Trains each arm with few labels and tells what pretraining is worth; given again, it goes on where it stopped."""
+    from selfcfg.engine.label_efficiency import LabelEfficiency, open_benchmark  # noqa: PLC0415
+    from selfcfg.engine.label_jobs import run_benchmark  # noqa: PLC0415
+
+    wanted = LabelEfficiency(
+        arms=tuple(split_values(arms)) or ("scratch", "masked"),
+        fractions=tuple(amount_of(text) for text in split_values(fractions)) or (0.05, 0.1, 1.0),
+        seeds=seeds,
+        budgets=budgets_of(split_values(budgets) or list(BUDGETS)),
+        rates=tuple(rate_of(text) for text in split_values(rates)) or (0.01, 0.003),
+        settings=settings_of(settings),
+        pretraining=_by_arm(pretrain_set),
+        unlabelled=unlabelled_sets(unlabelled, workspace),
+        configuration=configuration,
+        planner=planner,
+        mirroring=mirroring,
+        device=device,
+    )
+    speaker, project = Speaker(as_json), open_project(dataset, workspace)
+    folder = (out or project.results / "label-efficiency").absolute()
+    opened = open_benchmark(project, wanted, folder)
+    n_jobs = counted(len(opened.jobs()), "job")
+    speaker.say(f"{project.name}: {n_jobs} on {len(opened.train)} training cases, {len(opened.test)} test cases")
+    _tell(speaker, opened, run_benchmark(opened, jobs=jobs, keep=keep))
+
+
+def _tell(speaker: Speaker, benchmark: Benchmark, finished: Finished) -> None:
+    """The report on all jobs that are done; then whatever kept others from it."""
+    from selfcfg.report.label_cells import baseline_of, conclusions  # noqa: PLC0415
+    from selfcfg.report.label_efficiency import PAGE, table_of, write_label_report  # noqa: PLC0415
+
+    folder, (results, failed) = benchmark.folder, finished
+    told = []
+    if results:
+        cells = write_label_report(folder, benchmark.protocol(), results, benchmark.subjects)
+        baseline = baseline_of(results)
+        speaker.say(table_of(cells, baseline, with_budget=True))
+        speaker.say("\n".join(conclusions(cells, baseline)))
+        speaker.say(f"report: {folder / PAGE}")
+        told = [cell.as_json() for cell in cells]
+    if failed:
+        reasons = listed((f"{name}: {error}" for name, error in failed.items()), 10, "\n  ")
+        found = f"{counted(len(failed), 'job')} failed, the others are done:\n  {reasons}\n"
+        raise SelfcfgError("benchmark label-efficiency", found, "mend these and give the same command again")
+    shown = [result.model_dump(mode="json", exclude={"cases", "train", "kept_out"}) for result in results]
+    speaker.done({"results": shown, "comparisons": told, "report": str(folder / PAGE)})
+
+
+def amount_of(text: str) -> int | float:
+    """A number of subjects ("3"), or with a point their share ("0.05", "1.0").
+
+    Raises:
+        UsageError: neither.
+    """
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        remedy = "write 3 for three subjects, 0.05 or 1.0 for a share of them"
+        raise UsageError("--fractions", f"'{text}' is not a number", remedy) from None
+
+
+def budgets_of(texts: list[str]) -> dict[str, int]:
+    """The steps of each budget given as NAME=STEPS, or by a name that has some already.
+
+    Raises:
+        UsageError: neither.
+    """
+    found = {}
+    for text in texts:
+        name, _, steps = text.partition("=")
+        if not steps.isdigit() and text not in BUDGETS:
+            raise UsageError("--budgets", f"'{text}' is not NAME=STEPS", f"write it as short={BUDGETS['short']}")
+        found[name] = int(steps) if steps else BUDGETS[name]
+    return found
+
+
+def rate_of(text: str) -> float:
+    """A learning rate.
+
+    Raises:
+        UsageError: not a number.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError("--rates", f"'{text}' is not a number", "write them as 0.01,0.003") from None
+
+
+def _by_arm(values: list[str] | None) -> dict[str, dict[str, str]]:
+    """The settings given as ARM.KEY=VALUE, by arm."""
+    found: dict[str, dict[str, str]] = {}
+    for name, value in settings_of(values, "--pretrain-set").items():
+        arm, dot, key = name.partition(".")
+        if not dot:
+            raise UsageError("--pretrain-set", f"'{name}' names no arm", f"write it as masked.{name}={value}")
+        found.setdefault(arm, {})[key] = value
+    return found

@@ -1,0 +1,316 @@
+"""How good trainings are with few labels: with and without pretraining, on the same labels, steps and test cases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from selfcfg import registry
+from selfcfg.engine.choice import TrainRequest, choose, parse_settings
+from selfcfg.engine.collection import Unlabelled
+from selfcfg.engine.experiment import Experiment, open_experiment
+from selfcfg.engine.label_results import PROTOCOL, Arm, Job, Protocol
+from selfcfg.engine.trainer import Settings, Trainer
+from selfcfg.errors import UsageError, listed
+from selfcfg.files import hash_json
+from selfcfg.parallel import default_jobs
+from selfcfg.project import Project
+from selfcfg.records import Record
+from selfcfg.runs import INCIDENTAL
+from selfcfg.splits import Split, labelled_subjects
+
+SCRATCH, SUPERVISED = "scratch", "supervised"
+
+FOLD = 0
+"""The fold whose validation cases are the test cases."""
+
+EPOCHS = 20
+"""Of a job: the learning rate falls in so many stairs. Each ends with a checkpoint, so more would cost time."""
+
+KEPT_OUT_OF, MOST_KEPT_OUT = 5, 10
+"""Every fifth labelled subject, ten at most, is kept out of training where the learning rate is chosen."""
+
+DECIDED = ("epochs", "iterations_per_epoch", "learning_rate")
+"""Settings of a training with labels that its job decides."""
+
+
+class LabelEfficiency(Record):
+    """What a benchmark of label efficiency compares.
+
+    Args:
+        arms: "scratch" (supervised training alone) or names of trainers. One that segments is trained as it is; one
+            that only pretrains does so once a seed, on all training images of the fold without labels, and
+            "supervised" goes on from there.
+        fractions: labelled subjects; as an int their number, as a float their share.
+        seeds: how often all is repeated, each time with other labelled subjects, another start and other batches.
+        budgets: optimiser steps with labels, by name.
+        rates: learning rates that every job chooses from.
+        settings: of the trainings with labels.
+        pretraining: settings of the arms that pretrain, by arm.
+        unlabelled: further images for arms that take images without labels.
+        configuration: name within the plan; None: its default.
+        planner: name of the plan; None: the only one there is.
+        mirroring: average the predictions of mirrored images, where the training mirrored.
+        device: such as "cpu" or "cuda:0"; None: the best there is.
+    """
+
+    arms: tuple[str, ...]
+    fractions: tuple[int | float, ...]
+    seeds: int = 3
+    budgets: dict[str, int]
+    rates: tuple[float, ...] = (0.01, 0.003)
+    settings: dict[str, Any] = {}
+    pretraining: dict[str, dict[str, Any]] = {}
+    unlabelled: tuple[Unlabelled, ...] = ()
+    configuration: str | None = None
+    planner: str | None = None
+    mirroring: bool = True
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark whose arms are opened: cases are preprocessed, nothing is trained yet.
+
+    Args:
+        folder: of everything it makes.
+        wanted: what was asked for.
+        tuned: by arm, the training with labels.
+        pretrained: by arm that pretrains, the training without.
+        train: ids of the cases that may be trained on.
+        test: ids of the cases that every job is scored on; no training knows of them.
+    """
+
+    folder: Path
+    wanted: LabelEfficiency
+    tuned: Mapping[str, Experiment]
+    pretrained: Mapping[str, Experiment]
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+    @property
+    def subjects(self) -> dict[str, str]:
+        """Each case's subject."""
+        project = next(iter(self.tuned.values())).project
+        return {case.id: case.subject for case in project.dataset.cases}
+
+    def jobs(self) -> list[Job]:
+        """All jobs, seed by seed, so that the arms can be compared from the first ones on."""
+        wanted = self.wanted
+        return [
+            Job(arm=arm, fraction=fraction, budget=budget, seed=seed)
+            for seed in range(wanted.seeds)
+            for budget in wanted.budgets
+            for fraction in wanted.fractions
+            for arm in wanted.arms
+        ]
+
+    def protocol(self) -> Protocol:
+        """What all jobs share."""
+        first = next(iter(self.tuned.values()))
+        sources = {case: first.store.open(case).info.source for case in (*self.train, *self.test)}
+        return Protocol(
+            dataset=first.project.name,
+            planner=first.plan_name,
+            configuration=first.configuration_name,
+            plan_hash=first.plan.content_hash(),
+            data_hash=hash_json(sources),
+            train=self.train,
+            test=self.test,
+            rates=self.wanted.rates,
+            mirroring=self.wanted.mirroring,
+            budgets=self.wanted.budgets,
+            arms={name: self._arm(name) for name in self.wanted.arms},
+        )
+
+    def _arm(self, name: str) -> Arm:
+        tuned, before = self.tuned[name], self.pretrained.get(name)
+        shown = _shown(tuned.settings)
+        arm = Arm(
+            trainer=tuned.request.trainer,
+            settings={key: value for key, value in shown.items() if key not in DECIDED},
+            unlabelled=tuned.collection.hashes,
+        )
+        if before is None:
+            return arm
+        changes = {"pretrainer": before.request.trainer, "unlabelled": before.collection.hashes}
+        return arm.model_copy(update={**changes, "pretraining": _shown(before.settings)})
+
+    def pretraining(self, arm: str, seed: int) -> Experiment:
+        """The pretraining of an arm with a seed, which all fractions, budgets and rates share."""
+        experiment = self.pretrained[arm]
+        request = experiment.request.model_copy(update={"seed": seed, "name": f"seed{seed}"})
+        return replace(experiment, request=request)
+
+    def training(self, job: Job, rate: float) -> Experiment:
+        """The training of a job with one learning rate."""
+        experiment, labelled = self.tuned[job.arm], self.labelled(job)
+        changes: dict[str, Any] = {
+            "seed": job.seed,
+            "name": f"{job.name}-{rate:g}",
+            "label_fraction": job.fraction if isinstance(job.fraction, float) else 1.0,
+        }
+        if job.arm in self.pretrained:
+            changes["init"] = self.pretraining(job.arm, job.seed).run(FOLD).final
+        settings = settings_of(self.wanted, experiment.trainer_type, job.budget, rate)
+        request = experiment.request.model_copy(update=changes)
+        # several jobs run at once, and starting processes to score a case would take longer than scoring it
+        return replace(experiment, request=request, settings=settings, labelled=labelled, jobs=1)
+
+    def labelled(self, job: Job) -> Split:
+        """The labelled cases of a job, the same for all arms: to train on, and those kept out, which may be none.
+
+        Both grow with the fraction, since every fifth subject of the seeded order is kept out, wherever it ends.
+        """
+        subjects = self.subjects
+        order = labelled_subjects(self.train, subjects, job.fraction, job.seed)
+        kept = order[KEPT_OUT_OF - 1 :: KEPT_OUT_OF][:MOST_KEPT_OUT] if len(self.wanted.rates) > 1 else ()
+        return Split(
+            train=tuple(case for case in self.train if subjects[case] in order and subjects[case] not in kept),
+            val=tuple(case for case in self.train if subjects[case] in kept),
+        )
+
+
+def open_benchmark(project: Project, wanted: LabelEfficiency, folder: Path) -> Benchmark:
+    """The benchmark with all its arms opened, so that whatever is wrong with one is said before anything is trained.
+
+    Args:
+        project: of the dataset.
+        wanted: what to compare.
+        folder: where everything goes; what is finished there is kept.
+
+    Raises:
+        UsageError: an arm, a number, a setting or a configuration cannot be used; or the folder holds a benchmark that
+            was made otherwise.
+        DataError: cases cannot be read, or the splits leak.
+    """
+    _refuse(wanted)
+    place = replace(project, results=folder / "runs")
+    requests = _requests(wanted)
+    for request in (*requests.tuned.values(), *requests.pretrained.values()):
+        if choose(place, request).configuration.after is not None:
+            raise UsageError("benchmark a cascade", "it trains two stages", "name another configuration with -c")
+    by_trainer = {request.trainer: request for one in requests for request in one.values()}
+    opened = {name: open_experiment(place, one, [FOLD], jobs=default_jobs()) for name, one in by_trainer.items()}
+    tuned, pretrained = ({arm: opened[one.trainer] for arm, one in part.items()} for part in requests)
+    split = next(iter(tuned.values())).splits[FOLD]
+    subjects = {case.id: case.subject for case in project.dataset.cases}
+    for fraction in wanted.fractions:
+        labelled_subjects(split.train, subjects, fraction, 0)
+    benchmark = Benchmark(folder, wanted, _blind(tuned), _blind(pretrained), split.train, split.val)
+    protocol = benchmark.protocol()
+    if (file := folder / PROTOCOL).is_file():
+        protocol = protocol.joined(Protocol.read(file), folder)
+    protocol.write(file)
+    return benchmark
+
+
+class _Requests(NamedTuple):
+    """By arm, what is trained with labels; and by arm that pretrains, what is trained without."""
+
+    tuned: dict[str, TrainRequest]
+    pretrained: dict[str, TrainRequest]
+
+
+def _requests(wanted: LabelEfficiency) -> _Requests:
+    """What the arms are, their settings and budgets tried.
+
+    Raises:
+        UsageError: there is no such trainer, or it cannot be compared in this way.
+    """
+    found = _Requests({}, {})
+    for arm in wanted.arms:
+        trainer: type[Trainer[Any]] = registry.load("trainers", SUPERVISED if arm == SCRATCH else arm)
+        if not trainer.segments():
+            _refuse_labels(arm, trainer)
+            found.pretrained[arm] = _request(wanted, arm, trainer, wanted.pretraining.get(arm, {}))
+            trainer = registry.load("trainers", SUPERVISED)
+        elif arm in wanted.pretraining:
+            raise UsageError(f"--pretrain-set {arm}", "this arm does not pretrain", "use --set")
+        name = arm if arm not in (SCRATCH, *found.pretrained) else SUPERVISED
+        found.tuned[arm] = _request(wanted, name, trainer, wanted.settings)
+        for budget in wanted.budgets:
+            settings_of(wanted, trainer, budget, wanted.rates[0])
+    if wanted.unlabelled and not any(one.unlabelled for part in found for one in part.values()):
+        raise UsageError("--unlabelled", "no arm learns from images without labels", "leave it out, or add such an arm")
+    return found
+
+
+def _request(
+    wanted: LabelEfficiency, name: str, trainer: type[Trainer[Any]], settings: Mapping[str, Any]
+) -> TrainRequest:
+    return TrainRequest(
+        configuration=wanted.configuration,
+        planner=wanted.planner,
+        trainer=name,
+        settings=_quick(settings),
+        unlabelled=wanted.unlabelled if trainer.unlabelled() else (),
+        resume=True,
+        device=wanted.device,
+    )
+
+
+def settings_of(wanted: LabelEfficiency, trainer: type[Trainer[Any]], budget: str, rate: float) -> Settings:
+    """The settings of a training with labels: as many steps as the budget has, in equal epochs.
+
+    Raises:
+        UsageError: the steps cannot be dealt out, or a setting cannot be used.
+    """
+    steps = wanted.budgets[budget]
+    each = wanted.settings.get("iterations_per_epoch", steps // min(EPOCHS, steps))
+    if not str(each).isdigit() or not int(each) or steps % int(each):
+        remedy = f"take a multiple of {EPOCHS} steps, or set iterations_per_epoch to a divisor of them"
+        raise UsageError(f"budget '{budget}'", f"{steps} steps are no multiple of epochs of {each}", remedy)
+    decided = {"epochs": steps // int(each), "iterations_per_epoch": int(each), "learning_rate": rate}
+    return parse_settings(trainer, {**_quick(wanted.settings), **decided})
+
+
+def _blind(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
+    """The experiments without the test cases and copies of them: no stream of batches can draw what is not there."""
+    found = {}
+    for arm, one in experiments.items():
+        split = one.splits[FOLD]
+        pictures = {case.picture for case in one.facts.cases if case.case in split.val}
+        collection = replace(one.collection, further=one.collection.without(pictures))
+        found[arm] = replace(one, splits=(split.model_copy(update={"val": ()}),), collection=collection)
+    return found
+
+
+def _quick(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of short jobs in a row: starting a worker process, or validating, would cost more than it gives."""
+    return {"workers": 0, "validation_iterations": 0, **settings}
+
+
+def _shown(settings: Settings) -> dict[str, Any]:
+    return {name: value for name, value in settings.model_dump(mode="json").items() if name not in INCIDENTAL}
+
+
+def _refuse(wanted: LabelEfficiency) -> None:
+    """Raises where what is wanted makes no sense, whatever the dataset."""
+    asked = "benchmark label-efficiency"
+    for what, values in (("arm", wanted.arms), ("fraction", wanted.fractions), ("budget", wanted.budgets)):
+        if not values:
+            raise UsageError(asked, f"no {what} was given", f"give at least one {what}")
+    if wanted.seeds < 1 or not wanted.rates or min(wanted.rates) <= 0:
+        raise UsageError(
+            asked, f"{wanted.seeds} seeds, rates {listed(wanted.rates)}", "give one at least, rates above 0"
+        )
+    for name, steps in wanted.budgets.items():
+        if steps < 1 or not re.fullmatch(r"[A-Za-z0-9_.+]+", name):
+            raise UsageError(
+                f"budget '{name}'", f"{steps} steps", "give it as NAME=STEPS, the name of letters and digits"
+            )
+    if given := [name for name in ("epochs", "learning_rate") if name in wanted.settings]:
+        raise UsageError(f"--set {given[0]}", "every job decides it", "give --budgets and --rates")
+    if strange := sorted(set(wanted.pretraining) - set(wanted.arms)):
+        raise UsageError(f"--pretrain-set {strange[0]}", f"the arms are {listed(wanted.arms)}", "name one of them")
+
+
+def _refuse_labels(arm: str, trainer: type[Trainer[Any]]) -> None:
+    """Raises for a trainer that pretrains with labels: of these every fraction would have all."""
+    if labelled := [name for name, need in trainer.needs.items() if need.targets and not need.validation_only]:
+        found = f"it pretrains with labels (stream {listed(labelled)}), which a fraction would not limit"
+        raise UsageError(f"arm '{arm}'", found, "compare strategies that segment, or pretrain without labels")

@@ -1,0 +1,155 @@
+"""The jobs of a benchmark of label efficiency, one after another or several at once; what is finished is kept."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from statistics import fmean
+from typing import NamedTuple, TypeVar
+
+from selfcfg.engine.evaluate import CaseScores
+from selfcfg.engine.experiment import Experiment, fit_fold, score_cases
+from selfcfg.engine.label_efficiency import FOLD, Benchmark
+from selfcfg.engine.label_results import Job, LabelResult, add_result, read_results
+from selfcfg.errors import SelfcfgError, Stopped, TrainingDiverged, UsageError
+from selfcfg.kernels.statistics import subject_means
+from selfcfg.parallel import run_cases
+from selfcfg.progress import progress, quietly
+
+Result = TypeVar("Result")
+
+
+class Finished(NamedTuple):
+    """The results of all jobs that are done, and by name why others are not."""
+
+    results: list[LabelResult]
+    failed: dict[str, SelfcfgError]
+
+
+def run_benchmark(benchmark: Benchmark, *, jobs: int = 1, keep: bool = False) -> Finished:
+    """Does all jobs; those that are finished already are taken from results.jsonl.
+
+    Args:
+        benchmark: opened.
+        jobs: trainings at once, each in a process with one thread that does one after another; 1: in this process.
+        keep: keep weights and predictions of finished jobs, which may be many.
+
+    Raises:
+        UsageError: several at once, which are to start processes of their own.
+        Stopped: on request; the same benchmark goes on where it stopped.
+    """
+    if jobs > 1 and any(one.settings.workers for one in (*benchmark.tuned.values(), *benchmark.pretrained.values())):
+        raise UsageError(
+            f"--jobs {jobs}", "workers above 0 were set too", "leave them out: jobs load their own patches"
+        )
+    wanted = {job.name: job for job in benchmark.jobs()}
+    done = {result.name: result for result in read_results(benchmark.folder)}
+    waiting = {name: job for name, job in wanted.items() if name not in done}
+    failed = _pretrained(benchmark, waiting, jobs)
+    waiting = {name: job for name, job in waiting.items() if name not in failed}
+    with progress("label efficiency", len(waiting)) as step:
+        for name, outcome in _outcomes(partial(_run, benchmark=benchmark), waiting, jobs, "train"):
+            if isinstance(outcome, SelfcfgError):
+                failed[name] = outcome
+                step(f"{name} failed")
+                continue
+            add_result(benchmark.folder, outcome)
+            done[name] = outcome
+            if not keep:
+                for rate in benchmark.wanted.rates:
+                    shutil.rmtree(benchmark.training(waiting[name], rate).folder, ignore_errors=True)
+            step(f"{name}: Dice {outcome.dice:.3f}")
+    return Finished([done[name] for name in wanted if name in done], failed)
+
+
+def case_dice(case: CaseScores) -> float:
+    """The mean Dice over the classes of a case; one that neither mask holds is left out, and 1 where that is all.
+
+    So every case has a score with every network, and finding nothing where there is nothing is right.
+    """
+    return fmean([scores.dice for scores in case.scores.values() if scores.dice is not None] or [1.0])
+
+
+def mean_over_subjects(cases: Mapping[str, float], subjects: Mapping[str, str]) -> float:
+    """The mean of a value over subjects, of each of them over its cases."""
+    return fmean(subject_means(list(cases.values()), [subjects[case] for case in cases]).values())
+
+
+def _pretrained(benchmark: Benchmark, waiting: Mapping[str, Job], jobs: int) -> dict[str, SelfcfgError]:
+    """Does the pretrainings that jobs wait for; gives those jobs that wait in vain, and why."""
+    users: dict[str, list[str]] = {}
+    for name, job in waiting.items():
+        if job.arm in benchmark.pretrained:
+            users.setdefault(f"{job.arm}, seed {job.seed}", []).append(name)
+    first = {which: waiting[names[0]] for which, names in users.items()}
+    pretrain = partial(_pretrain, benchmark=benchmark, quiet=jobs > 1)
+    outcomes = dict(_outcomes(pretrain, first, jobs, "pretrain"))
+    return {
+        name: outcome
+        for which, outcome in outcomes.items()
+        if isinstance(outcome, SelfcfgError)
+        for name in users[which]
+    }
+
+
+def _pretrain(job: Job, benchmark: Benchmark, *, quiet: bool) -> None:
+    with quietly(quiet):
+        fit_fold(benchmark.pretraining(job.arm, job.seed), FOLD)
+
+
+def _run(job: Job, benchmark: Benchmark) -> LabelResult:
+    """One job: a training for each learning rate, and the test cases predicted by the one that was chosen."""
+    began = time.perf_counter()
+    trainings = {rate: benchmark.training(job, rate) for rate in benchmark.wanted.rates}
+    labelled, subjects = benchmark.labelled(job), benchmark.subjects
+    with quietly():
+        tried = {rate: _judged(benchmark, training) for rate, training in trainings.items()}
+        rate = max(tried, key=lambda rate: -1.0 if (score := tried[rate]) is None else score)
+        chosen = trainings[rate]
+        run = fit_fold(chosen, FOLD)
+        mirroring = benchmark.wanted.mirroring
+        scores = score_cases(chosen, run, benchmark.test, run.path / "test", mirroring=mirroring)
+    cases = {case.case: case_dice(case) for case in scores.cases}
+    return LabelResult(
+        **job.model_dump(),
+        subjects=len({subjects[case] for case in (*labelled.train, *labelled.val)}),
+        steps=chosen.settings.epochs * chosen.settings.iterations_per_epoch,
+        dice=mean_over_subjects(cases, subjects),
+        rate=rate,
+        tried=tuple(tried.items()),
+        chosen_on="none" if len(tried) == 1 else "kept out" if labelled.val else "trained on",
+        train=labelled.train,
+        kept_out=labelled.val,
+        cases=cases,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _judged(benchmark: Benchmark, training: Experiment) -> float | None:
+    """The Dice that a learning rate is chosen by, after training with it; None: no choice, or it diverged.
+
+    Our choice: labelled subjects that are kept out of training, the same for all arms, since they count as labelled.
+    With fewer than five there are none to spare, and a network is judged by the cases it was trained on: with so few
+    steps a rate is wrong when it has not fitted even these.
+    """
+    if len(benchmark.wanted.rates) == 1 or training.labelled is None:
+        return None
+    try:
+        run = fit_fold(training, FOLD)
+    except TrainingDiverged:
+        return None
+    cases = training.labelled.val or training.labelled.train
+    scores = score_cases(training, run, cases, run.validation, mirroring=benchmark.wanted.mirroring)
+    return mean_over_subjects({case.case: case_dice(case) for case in scores.cases}, benchmark.subjects)
+
+
+def _outcomes(
+    function: Callable[[Job], Result], waiting: Mapping[str, Job], jobs: int, doing: str
+) -> Iterator[tuple[str, Result | SelfcfgError]]:
+    """What `run_cases` yields; a request to stop ends all."""
+    for name, outcome in run_cases(function, waiting, jobs=jobs, doing=doing):
+        if isinstance(outcome, Stopped):
+            raise Stopped("benchmark label-efficiency", outcome.found, "the same command goes on where it stopped")
+        yield name, outcome

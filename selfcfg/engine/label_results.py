@@ -1,0 +1,157 @@
+"""What a benchmark of label efficiency leaves behind: the protocol of all its jobs, and one line a finished job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from selfcfg.errors import DataError, UsageError
+from selfcfg.files import write_text
+from selfcfg.records import Record
+
+RESULTS, PROTOCOL = "results.jsonl", "protocol.json"
+
+
+class Arm(Record):
+    """One of the methods that are compared.
+
+    Args:
+        trainer: entry-point name of what trains with labels.
+        settings: its settings as JSON, without those that a job decides.
+        pretrainer: entry-point name of what trained before without labels; None: nothing did.
+        pretraining: settings of that as JSON.
+        unlabelled: further datasets that it saw, by name, each with the hash of its cases.
+    """
+
+    trainer: str
+    settings: dict[str, Any]
+    pretrainer: str | None = None
+    pretraining: dict[str, Any] = {}
+    unlabelled: dict[str, str] = {}
+
+
+class Protocol(Record):
+    """What makes the jobs of a benchmark comparable; arms and budgets may come later, nothing else may change.
+
+    Args:
+        dataset: folder name of the dataset.
+        planner: name of the plan.
+        configuration: name within the plan.
+        plan_hash: content hash of the plan.
+        data_hash: hash over the sources of all cases of the fold.
+        train: ids of the cases that may be trained on.
+        test: ids of the cases that every job is scored on.
+        rates: learning rates that each job chooses from.
+        mirroring: whether predictions average mirrored images.
+        budgets: optimiser steps with labels, by name of the budget.
+        arms: by name.
+    """
+
+    dataset: str
+    planner: str
+    configuration: str
+    plan_hash: str
+    data_hash: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    rates: tuple[float, ...]
+    mirroring: bool
+    budgets: dict[str, int]
+    arms: dict[str, Arm]
+
+    def joined(self, earlier: Protocol, folder: Path) -> Protocol:
+        """This protocol with the arms and budgets that an earlier one in the same folder had besides.
+
+        Raises:
+            UsageError: they differ in anything else; names it.
+        """
+        mine, theirs = self.model_dump(mode="json"), earlier.model_dump(mode="json")
+        differing = [name for name in mine if name not in ("budgets", "arms") and mine[name] != theirs[name]]
+        for kind in ("budgets", "arms"):
+            both = [name for name in mine[kind] if name in theirs[kind]]
+            differing += [f"{kind[:-1]} '{name}'" for name in both if mine[kind][name] != theirs[kind][name]]
+        if differing:
+            found = f"it holds a benchmark made otherwise ({', '.join(differing)})"
+            raise UsageError(f"benchmark into {folder}", found, "choose another folder with --out")
+        budgets, arms = {**earlier.budgets, **self.budgets}, {**earlier.arms, **self.arms}
+        return self.model_copy(update={"budgets": budgets, "arms": arms})
+
+
+class Job(Record):
+    """One training with labels, its learning rate to be chosen.
+
+    Args:
+        arm: what is trained.
+        fraction: labelled subjects; as an int their number, as a float their share.
+        budget: name of the number of steps.
+        seed: of the labelled subjects, the start and the batches.
+    """
+
+    arm: str
+    fraction: int | float
+    budget: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A text that no other job has, usable as the name of a folder."""
+        return f"{self.arm}-{self.fraction}-{self.budget}-{self.seed}"
+
+
+class LabelResult(Job):
+    """What came of one job: a line of results.jsonl.
+
+    Args:
+        arm: what was trained.
+        fraction: labelled subjects; as an int their number, as a float their share.
+        budget: name of the number of steps.
+        seed: of the labelled subjects, the start and the batches.
+        subjects: number of labelled subjects.
+        steps: optimiser steps with labels.
+        dice: mean over the test subjects.
+        rate: the learning rate that was chosen.
+        tried: each learning rate with the Dice it was chosen by; None: it diverged, or there was no choice.
+        chosen_on: the cases of that Dice: labelled ones kept out of training, the ones trained on, or none.
+        train: ids of the labelled cases that were trained on.
+        kept_out: ids of the labelled cases that were kept out of training.
+        cases: mean Dice over the classes of each test case.
+        seconds: that the job took.
+    """
+
+    subjects: int
+    steps: int
+    dice: float
+    rate: float
+    tried: tuple[tuple[float, float | None], ...]
+    chosen_on: Literal["kept out", "trained on", "none"]
+    train: tuple[str, ...]
+    kept_out: tuple[str, ...]
+    cases: dict[str, float]
+    seconds: float
+
+
+def read_results(folder: Path) -> list[LabelResult]:
+    """The results in a benchmark's folder in the order they came in; none where nothing is finished.
+
+    Raises:
+        DataError: a line is not a result.
+    """
+    file = folder / RESULTS
+    if not file.is_file():
+        return []
+    found = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file}, line {number}", f"not JSON ({error.msg})", "remove that line") from error
+        found.append(LabelResult.parse(content, f"{file}, line {number}"))
+    return found
+
+
+def add_result(folder: Path, result: LabelResult) -> None:
+    """Adds a line to the results of a benchmark; the file is replaced as a whole, so no line is ever cut short."""
+    file = folder / RESULTS
+    before = file.read_text(encoding="utf-8") if file.is_file() else ""
+    write_text(file, before + result.model_dump_json() + "\n")

@@ -1,0 +1,184 @@
+"""Whether two methods differ on the same test subjects: intervals by the bootstrap, paired tests, Holm's correction.
+
+The subject is the unit: several cases of one subject, and several trainings (seeds), are averaged first, see
+`subject_means`. What follows then speaks of subjects like these, and of the trainings that were averaged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+Values = NDArray[np.float64]
+
+FEWEST = 6
+"""Below so many subjects nothing is estimated but the mean: of five signs, the most extreme still has p = 0.0625."""
+
+RESAMPLES = 9999
+CONFIDENCE = 0.95
+
+_EXACT = 13
+"""Up to so many subjects all sign flips are tried, at most 2 ** 12 after symmetry; beyond, random ones."""
+
+
+class Interval(NamedTuple):
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+class Estimate(NamedTuple):
+    """The mean over subjects and how sure it is; what needs more subjects than there are is None.
+
+    Args:
+        n: subjects.
+        mean: over them; NaN without any.
+        percentile: bootstrap percentile interval.
+        bca: bias-corrected and accelerated bootstrap interval.
+    """
+
+    n: int
+    mean: float
+    percentile: Interval | None
+    bca: Interval | None
+
+
+class Paired(NamedTuple):
+    """A method's differences to another one on the same subjects; what needs more subjects than there are is None.
+
+    Args:
+        difference: mean difference, with its intervals.
+        wilcoxon: p of the signed rank test, two-sided.
+        sign_flip: p of the permutation test of the mean that flips signs, two-sided.
+    """
+
+    difference: Estimate
+    wilcoxon: float | None
+    sign_flip: float | None
+
+
+def subject_means(values: Sequence[float], subjects: Sequence[str]) -> dict[str, float]:
+    """The mean of each subject's values, by subject in sorted order: every cluster becomes one value of weight one.
+
+    Args:
+        values: one a case, or one a case and training.
+        subjects: whose each value is.
+    """
+    found: dict[str, list[float]] = {}
+    for value, subject in zip(values, subjects, strict=True):
+        found.setdefault(subject, []).append(value)
+    return {subject: math.fsum(found[subject]) / len(found[subject]) for subject in sorted(found)}
+
+
+def estimate(values: Sequence[float], rng: np.random.Generator, resamples: int = RESAMPLES) -> Estimate:
+    """The mean of one value a subject with intervals that hold the mean of all such subjects 95 times in 100.
+
+    With few subjects both intervals are somewhat too narrow: of samples of ten they hold it about 90 times in 100.
+
+    Args:
+        values: one a subject.
+        rng: draws the resamples.
+        resamples: of the bootstrap.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993: percentile, section 13.3; BCa, equations 14.9
+    to 14.15.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < FEWEST:
+        return Estimate(len(sample), float(sample.mean()) if len(sample) else math.nan, None, None)
+    mean = float(sample.mean())
+    if np.ptp(sample) == 0:
+        return Estimate(len(sample), mean, Interval(mean, mean), Interval(mean, mean))
+    means = sample[rng.integers(len(sample), size=(resamples, len(sample)))].mean(1)
+    ends = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+    return Estimate(len(sample), mean, _between(means, ends), _between(means, _bca_ends(sample, means, ends)))
+
+
+def paired(differences: Sequence[float], rng: np.random.Generator, resamples: int = RESAMPLES) -> Paired:
+    """The mean of paired differences with its intervals, and the tests of no difference.
+
+    Args:
+        differences: one a subject, this method less the other.
+        rng: draws the resamples and the random sign flips.
+        resamples: of the bootstrap, and of the sign flips where there are too many to try all.
+    """
+    sample = np.asarray(differences, dtype=np.float64)
+    return Paired(estimate(differences, rng, resamples), wilcoxon(sample), sign_flip(sample, rng, resamples))
+
+
+def wilcoxon(differences: Values) -> float | None:
+    """The two-sided p of Wilcoxon's signed rank test; 1 where all differences are 0, None with too few subjects.
+
+    Zeros are ranked with the others and then left out, so that many equal pairs speak for no difference.
+
+    Source: Pratt, Remarks on zeros and ties in the Wilcoxon signed rank procedures, 1959.
+    """
+    if len(differences) < FEWEST:
+        return None
+    if not differences.any():
+        return 1.0
+    from scipy.stats import wilcoxon as signed_rank  # noqa: PLC0415 - slow to import
+
+    return float(signed_rank(differences, zero_method="pratt", method="auto").pvalue)
+
+
+def sign_flip(differences: Values, rng: np.random.Generator, flips: int = RESAMPLES) -> float | None:
+    """The two-sided p of the permutation test of the mean: the share of sign flips with a mean as far from 0.
+
+    Exact where all flips can be tried; else p counts the flip that was found as one of the random ones, which makes it
+    valid for any number of them. None with too few subjects.
+
+    Source: Fisher's randomisation of pairs; Phipson and Smyth, Permutation p-values should never be zero, 2010.
+    """
+    count = len(differences)
+    if count < FEWEST:
+        return None
+    bound = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()  # rounding must not decide a tie
+    if count <= _EXACT:
+        # flipping all signs gives the same distance from 0, so the last one stays
+        codes = np.arange(2 ** (count - 1))[:, np.newaxis] >> np.arange(count)
+        return float((np.abs((1 - 2 * (codes & 1)) @ differences) >= bound).mean())
+    signs = 1 - 2 * rng.integers(2, size=(flips, count), dtype=np.int8)
+    return float((1 + (np.abs(signs @ differences) >= bound).sum()) / (1 + flips))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Each p adjusted for all of them: below 0.05 means that the chance of any false claim among them is below 5 %.
+
+    A None (too few subjects) stays None and counts for nothing.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, index) in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p))
+        adjusted[index] = highest
+    return adjusted
+
+
+def _between(means: Values, ends: tuple[float, float]) -> Interval:
+    low, high = np.quantile(means, ends)
+    return Interval(float(low), float(high))
+
+
+def _bca_ends(sample: Values, means: Values, ends: tuple[float, float]) -> tuple[float, float]:
+    """The quantiles of the resampled means that the BCa interval lies between.
+
+    The acceleration comes from the jackknife, which for a mean has a closed form in the deviations.
+    """
+    found = sample.mean()
+    below = ((means < found).mean() + (means <= found).mean()) / 2
+    bias = ndtri(np.clip(below, 1 / (len(means) + 1), len(means) / (len(means) + 1)))
+    deviations = sample - found
+    acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
+    shifted = bias + ndtri(np.asarray(ends))
+    low, high = ndtr(bias + shifted / (1 - acceleration * shifted))
+    return float(low), float(high)

@@ -1,0 +1,158 @@
+"""The report of a benchmark of label efficiency: what may be concluded, tables, a plot, and every score as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfcfg.engine.label_results import LabelResult, Protocol
+from selfcfg.files import replacing, write_text
+from selfcfg.kernels.statistics import Interval
+from selfcfg.report.label_cells import Cell, baseline_of, cells_of, conclusions
+from selfcfg.report.tables import cell as plain
+from selfcfg.report.tables import number, table
+
+PAGE, PLOT, SCORES = "report.md", "label_efficiency.png", "cases.csv"
+
+_COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00")
+"""Okabe and Ito's palette without its yellow, told apart with every colour vision."""
+
+_PANEL_INCHES = (4.6, 3.8)
+
+
+def write_label_report(
+    folder: Path, protocol: Protocol, results: Sequence[LabelResult], subjects: Mapping[str, str]
+) -> list[Cell]:
+    """The cells that report.md tells of, which is written into `folder` with the plot and the scores of all cases.
+
+    Args:
+        folder: of the benchmark.
+        protocol: that its jobs share.
+        results: of all jobs that are finished, at least one.
+        subjects: of each test case.
+    """
+    cells, baseline = cells_of(results, subjects), baseline_of(results)
+    write_text(folder / SCORES, _scores(results, subjects))
+    draw_cells(cells, folder / PLOT)
+    sections = [
+        f"# Label efficiency: {protocol.dataset}, {protocol.configuration}, planner {protocol.planner}",
+        "## What may be concluded",
+        "\n".join(f"- {plain(sentence)}" for sentence in conclusions(cells, baseline)),
+        f"![Dice over labelled subjects]({PLOT})",
+        *_tables(cells, baseline),
+        "## How it was made",
+        *_making(protocol, results),
+    ]
+    write_text(folder / PAGE, "\n\n".join(sections) + "\n")
+    return cells
+
+
+def table_of(cells: Sequence[Cell], baseline: str, *, with_budget: bool = False) -> str:
+    """A Markdown table with one row a cell."""
+    heads = ["arm", "labelled", "Dice (95 %)", "seeds", "range over seeds", f"less {baseline} (95 %)", "p", "p, Holm"]
+    if with_budget:
+        return table(["budget", *heads], [[cell.budget, *_row(cell)] for cell in cells], numbers_from=2)
+    return table(heads, [_row(cell) for cell in cells])
+
+
+def draw_cells(cells: Sequence[Cell], path: Path) -> None:
+    """Writes a PNG: mean Dice over labelled subjects, a line an arm, a panel a budget, with intervals and each seed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - slow to import
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    budgets, arms = ([*dict.fromkeys(getattr(cell, what) for cell in cells)] for what in ("budget", "arm"))
+    width, height = _PANEL_INCHES
+    figure = Figure(figsize=(width * len(budgets), height), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(budgets), sharey=True, squeeze=False)[0]
+    for panel, budget in zip(panels, budgets, strict=True):
+        for place, arm in enumerate(arms):
+            if mine := [cell for cell in cells if (cell.arm, cell.budget) == (arm, budget)]:
+                _line(panel, arm, mine, _COLORS[place % len(_COLORS)], 1 + 0.02 * (place - (len(arms) - 1) / 2))
+        counts = sorted({cell.subjects for cell in cells if cell.budget == budget})
+        panel.set_xscale("log")
+        panel.set_xticks(counts, [str(count) for count in counts])
+        panel.minorticks_off()
+        panel.set_title(f"{budget}: {next(cell.steps for cell in cells if cell.budget == budget)} steps", fontsize=10)
+        panel.set_xlabel("labelled subjects")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("mean Dice of the test subjects")
+    panels[0].legend(fontsize="small")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, metadata={"Software": None})
+
+
+def _line(panel: Any, arm: str, cells: Sequence[Cell], color: str, beside: float) -> None:
+    """One arm: means with intervals, and each seed as a small point; arms stand a little beside each other."""
+    counts = [cell.subjects * beside for cell in cells]
+    means = [cell.dice.mean for cell in cells]
+    intervals = [cell.dice.bca or Interval(cell.dice.mean, cell.dice.mean) for cell in cells]
+    below = [mean - interval.low for mean, interval in zip(means, intervals, strict=True)]
+    above = [interval.high - mean for mean, interval in zip(means, intervals, strict=True)]
+    panel.errorbar(counts, means, yerr=[below, above], color=color, marker="o", markersize=5, capsize=3, label=arm)
+    for count, cell in zip(counts, cells, strict=True):
+        panel.plot([count] * len(cell.by_seed), [*cell.by_seed.values()], ".", color=color, alpha=0.4, markersize=4)
+
+
+def _tables(cells: Sequence[Cell], baseline: str) -> list[str]:
+    blocks = ["## Scores"]
+    for budget in dict.fromkeys(cell.budget for cell in cells):
+        mine = [cell for cell in cells if cell.budget == budget]
+        blocks += [f"### {plain(budget)}: {mine[0].steps} steps with labels", table_of(mine, baseline)]
+    return blocks
+
+
+def _row(cell: Cell) -> list[object]:
+    scores = [*cell.by_seed.values()]
+    row: list[object] = [cell.arm, cell.subjects, _with(cell.dice.mean, cell.dice.bca, ""), len(scores)]
+    row.append(f"{min(scores):.3f} to {max(scores):.3f}")
+    if cell.against is None:
+        return [*row, "-", "-", "-"]
+    difference = cell.against.difference
+    probabilities = [
+        "too few" if p is None else "< 0.001" if p < 0.001 else number(p) for p in (cell.against.sign_flip, cell.p)
+    ]
+    return [*row, _with(difference.mean, difference.bca, "+"), *probabilities]
+
+
+def _with(mean: float, interval: Interval | None, sign: str) -> str:
+    between = f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f}" if interval else "too few"
+    return f"{mean:{sign}.3f} ({between})"
+
+
+def _making(protocol: Protocol, results: Sequence[LabelResult]) -> list[str]:
+    rows = []
+    for name, arm in protocol.arms.items():
+        before = "-"
+        if arm.pretrainer is not None:
+            steps = arm.pretraining["epochs"] * arm.pretraining["iterations_per_epoch"]
+            before = f"{arm.pretrainer}, {steps} steps without labels on {len(protocol.train)} cases"
+            before += "".join(f" and {further}" for further in arm.unlabelled)
+        chosen = [result.rate for result in results if result.arm == name]
+        counts = ", ".join(f"{rate:g} ({chosen.count(rate)} times)" for rate in protocol.rates)
+        rows.append([name, before, arm.trainer, counts])
+    return [
+        table(["arm", "before", "with labels", "learning rate"], rows, numbers_from=9),
+        f"Every job was scored on the same {len(protocol.test)} test cases, which no training and no choice of a rate "
+        "has seen. For one seed all arms have the same labelled subjects, and those of a smaller number are among "
+        "those of a bigger one. The learning rate was chosen by the Dice on labelled subjects that were kept out of "
+        "training (every fifth, ten at most); with fewer than five, on those trained on.",
+        "The Dice of a case is the mean over its classes, that of a subject the mean over its cases and over the "
+        "seeds. Intervals are bootstrap intervals (BCa) over test subjects; p is that of the sign-flip permutation "
+        "test of paired differences, corrected by Holm's method for all comparisons of this page.",
+        f"All scores: `{SCORES}`; all jobs: `results.jsonl`; what they share: `protocol.json`.",
+    ]
+
+
+def _scores(results: Sequence[LabelResult], subjects: Mapping[str, str]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["arm", "fraction", "labelled_subjects", "budget", "steps", "seed", "subject", "case", "dice"])
+    for result in results:
+        made = [result.arm, result.fraction, result.subjects, result.budget, result.steps, result.seed]
+        for case, dice in result.cases.items():
+            writer.writerow([*made, subjects[case], case, dice])
+    return stream.getvalue()

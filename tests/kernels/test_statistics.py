@@ -1,0 +1,116 @@
+"""Intervals and tests of paired differences: against scipy's, by hand, and by simulation of what they promise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from selfcfg.kernels.statistics import FEWEST, estimate, holm, paired, sign_flip, subject_means, wilcoxon
+
+SKEWED = [0.31, -0.02, 0.05, 0.01, 0.12, 0.0, 0.03, 0.44, 0.02, 0.09, -0.05, 0.2]
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_values_of_a_subject_are_averaged_first() -> None:
+    assert subject_means([1.0, 0.0, 0.5], ["b", "a", "b"]) == {"a": 0.0, "b": 0.75}
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_intervals_are_those_of_scipy(method: str) -> None:
+    ours = getattr(estimate(SKEWED, generator(), 20000), method)
+    theirs = stats.bootstrap((SKEWED,), np.mean, method=method, n_resamples=20000, random_state=1).confidence_interval
+    assert tuple(ours) == pytest.approx((theirs.low, theirs.high), abs=0.004)
+
+
+def test_bca_leans_towards_the_long_tail() -> None:
+    found = estimate(SKEWED, generator())
+    assert found.bca and found.percentile
+    assert found.bca.low > found.percentile.low and found.bca.high > found.percentile.high
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_intervals_hold_the_truth_about_as_often_as_they_say(method: str) -> None:
+    rng, held = generator(), 0
+    for _ in range(500):
+        interval = getattr(estimate(rng.gamma(4.0, 0.25, 40) - 1.0, rng, 500), method)
+        held += interval.low <= 0 <= interval.high
+    assert 0.91 <= held / 500 <= 0.97
+
+
+def test_clusters_taken_for_single_subjects_would_give_false_confidence() -> None:
+    rng, by_subject, by_case = generator(), 0, 0
+    subjects = [str(index // 6) for index in range(120)]
+    for _ in range(200):
+        values = np.repeat(rng.normal(size=20), 6) + 0.3 * rng.normal(size=120)
+        for name, sample in (("subject", [*subject_means(values, subjects).values()]), ("case", values)):
+            interval = estimate(sample, rng, 300).percentile
+            assert interval
+            held = interval.low <= 0 <= interval.high
+            by_subject, by_case = by_subject + (held and name == "subject"), by_case + (held and name == "case")
+    assert by_subject / 200 > 0.88
+    assert by_case / 200 < 0.7
+
+
+@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 0.02, 0.08), (0.8, 0.85, 1.0)])
+def test_tests_reject_as_rarely_as_they_promise_and_find_what_is_there(shift: float, least: float, most: float) -> None:
+    rng = generator()
+    samples = [rng.laplace(shift, 1.0 / math.sqrt(2), 20) for _ in range(500)]
+    flipped = [sign_flip(sample, rng, 499) for sample in samples]
+    ranked = [wilcoxon(sample) for sample in samples]
+    for found in (flipped, ranked):
+        assert least <= np.mean([p is not None and p < 0.05 for p in found]) <= most
+
+
+@pytest.mark.parametrize("n", [7, 20])
+def test_sign_flips_agree_with_scipy(n: int) -> None:
+    sample = generator(3).normal(0.4, 1, n)
+    theirs = stats.permutation_test((sample,), np.mean, permutation_type="samples", n_resamples=9999, random_state=1)
+    assert sign_flip(sample, generator(1)) == pytest.approx(theirs.pvalue, abs=1e-9 if n == 7 else 0.01)
+
+
+def test_six_differences_of_one_sign_are_just_enough() -> None:
+    assert sign_flip(np.full(6, 0.1), generator()) == 2 / 2**6
+    assert wilcoxon(np.arange(1.0, 7.0)) == pytest.approx(2 / 2**6)
+
+
+def test_random_flips_never_give_zero() -> None:
+    assert sign_flip(np.ones(40), generator(), 99) == 0.01
+
+
+def test_too_few_subjects_are_a_value() -> None:
+    found = paired([0.1] * (FEWEST - 1), generator())
+    assert found.difference.mean == pytest.approx(0.1)
+    assert (found.difference.percentile, found.difference.bca, found.wilcoxon, found.sign_flip) == (None,) * 4
+    assert math.isnan(estimate([], generator()).mean)
+
+
+def test_no_difference_at_all_is_no_evidence() -> None:
+    found = paired([0.0] * 30, generator())
+    assert (found.wilcoxon, found.sign_flip) == (1.0, 1.0)
+    assert found.difference.bca == (0.0, 0.0)
+
+
+def test_holm_by_hand() -> None:
+    # sorted 0.01, 0.03, 0.04: times 3, 2, 1, and never falling
+    assert holm([0.04, None, 0.01, 0.03]) == [pytest.approx(0.06), None, pytest.approx(0.03), pytest.approx(0.06)]
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_keeps_the_chance_of_any_false_claim() -> None:
+    rng = generator()
+    families = [[p for _ in range(6) if (p := sign_flip(rng.normal(size=12), rng)) is not None] for _ in range(300)]
+    corrected = np.mean([min(p or 0.0 for p in holm(family)) < 0.05 for family in families])
+    uncorrected = np.mean([min(family) < 0.05 for family in families])
+    assert corrected <= 0.08
+    assert uncorrected > 0.18
+
+
+def test_the_same_generator_gives_the_same_numbers() -> None:
+    assert paired(SKEWED, generator(5)) == paired(SKEWED, generator(5))
