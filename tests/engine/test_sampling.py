@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,9 +17,12 @@ from selfcfg.engine.sampling import (
     PatchWish,
     draw_case,
     draw_corner,
+    draw_sequence,
+    draw_shifts,
     is_foreground,
     read_box,
 )
+from selfcfg.engine.trainer import Need
 
 
 @dataclass
@@ -120,3 +124,24 @@ def test_what_is_read_has_its_own_memory() -> None:
     image = np.zeros((1, 4, 4, 4), np.float32)
     read_box(image, (0, 0, 0), [(0, 4)] * 3, OUTSIDE_IMAGE).fill_(1)
     assert not image.any()
+
+
+@pytest.mark.parametrize(
+    ("depth", "length", "step"), [(1, 20, 1), (1, 4, 1), (8, 60, 4), (8, 20, 4), (8, 14, 2), (8, 9, 1), (8, 6, 1)]
+)
+def test_sequences_are_slices_in_a_row_or_slabs_that_overlap(depth: int, length: int, step: int) -> None:
+    case, rng = case_of((length, 12, 12)), generator(0, "test")
+    for _ in range(50):
+        found = draw_sequence(rng, case, PatchWish((depth, 8, 8)), 4)
+        assert {b[0] - a[0] for a, b in itertools.pairwise(found)} == {step}
+        assert len({corner[1:] for corner in found}) == 1
+        if length >= depth + 3 * step:
+            assert found[0][0] >= 0 and found[-1][0] + depth <= length
+
+
+def test_views_of_a_sequence_are_moved_in_the_plane_only() -> None:
+    rng = generator(0, "test")
+    shifts = np.array([draw_shifts(rng, (8, 8, 8), Need(views=2, sequence=4, shift=0.25))[1] for _ in range(50)])
+    assert not shifts[:, 0].any() and set(shifts[:, 1]) == set(range(-2, 3))
+    free = np.array([draw_shifts(rng, (8, 8, 8), Need(views=2, shift=0.25))[1] for _ in range(50)])
+    assert set(free[:, 0]) == set(range(-2, 3))
