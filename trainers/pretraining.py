@@ -78,7 +78,7 @@ class Pretraining(Trainer[P]):
     def _probed(self, parts: Parts, batch: Batch, number: int) -> tuple[Tensor, Tensor]:
         """Features and labels of some voxels of each patch."""
         maps = parts["encoder"](batch.image)
-        if "decoder" in self.exports:
+        if "decoder" in self.exports and "decoder" in parts:
             maps = [*parts["decoder"](maps)[:1], *maps[1:]]
         generator = torch.Generator().manual_seed(number)
         features, labels = [], []
