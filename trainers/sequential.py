@@ -78,7 +78,7 @@ class Sequential(Pretraining[SequentialSettings]):
     A 2D network sees neighbouring slices, a 3D one slabs that overlap; of a neighbouring slab only those voxels count
     that the network was not shown, so that nothing is gained by copying the overlap.
 
-    What would give a task away is kept out: patches that hang over either end of a case are left out of all three (the
+    What would give a task away is kept out: patches that hang over either end of a case are left out of every term (the
     filled-up part says where they are); for "contrast" and "order" each patch is brought to zero mean and unit
     variance, for intensities that drift along the axis tell the order; the noise of each patch has a seed of its own.
     Places are parts of the case's length: they suit cases that show about the same region.
@@ -192,7 +192,8 @@ class Sequential(Pretraining[SequentialSettings]):
             found["order accuracy"] = self._ordered(parts, features, places).accuracy
         if settings.contrasts:
             compared, vectors = self._compared(parts, features, batch, places)
-            found |= {f"{name} accuracy": one.accuracy for name, one in compared.items() if name == "contrast"}
+            if "contrast" in compared:
+                found["contrast accuracy"] = compared["contrast"].accuracy
             queue = cast(Queue, parts["queue"])
             found |= place_accuracy(vectors[places.whole], places.tags[places.whole], queue)
             found["spread"] = spread(vectors[places.whole])

@@ -85,7 +85,8 @@ def in_order(numbers: Tensor, known: Tensor) -> Contrast:
     Source: Burges et al., Learning to Rank using Gradient Descent, 2005, equation 3, the logistic of the difference.
     """
     first, second = torch.triu_indices(numbers.shape[1], numbers.shape[1], 1, device=numbers.device)
-    rises = (numbers[:, second] - numbers[:, first]).float()[known[:, first] & known[:, second]]
+    numbers = numbers.float()
+    rises = (numbers[:, second] - numbers[:, first])[known[:, first] & known[:, second]]
     count = max(1, len(rises))
     return Contrast(F.softplus(-rises).sum() / count, (rises.detach().sign() + 1).sum() / (2 * count))
 
