@@ -80,7 +80,8 @@ class Sequential(Pretraining[SequentialSettings]):
 
     What would give a task away is kept out: patches that hang over either end of a case are left out of every term (the
     filled-up part says where they are); for "contrast" and "order" each patch is brought to zero mean and unit
-    variance, for intensities that drift along the axis tell the order; the noise of each patch has a seed of its own.
+    variance, for intensities that drift along the axis tell the order (a border filled up in the plane still shows a
+    little of it); the noise of each patch has a seed of its own.
     Places are parts of the case's length: they suit cases that show about the same region.
 
     Source: Dong et al., Self-Supervised Multi-Task Representation Learning for Sequential Medical Images, 2021:
