@@ -147,7 +147,8 @@ class MemoryBatches:
     def batch(self, purpose: str, number: int, need: Need) -> Batch:
         """One batch of one stream; what it holds depends on the seed, `purpose` and `number`."""
         rng = generator(self.seed, purpose, number)
-        size, shape = self.configuration.batch_size * need.sequence, self.configuration.patch_size
+        shape, n_sequences = self.configuration.patch_size, -(-self.configuration.batch_size // need.sequence)
+        size, depth = n_sequences * need.sequence, shape[0] if len(shape) == 3 else 1
         n_channels = 1 if need.one_channel else self.plan.input_channels(self.configuration)
         target = torch.zeros(size, 1, *shape, dtype=torch.int16)
         for sample in target:
@@ -160,12 +161,14 @@ class MemoryBatches:
             views.append(target + torch.from_numpy(noise) * 0.5)
         sample = torch.arange(size) // need.sequence
         which = (number + sample) % 2
+        place = (torch.arange(size) % need.sequence + 1) / (need.sequence + 1)
         return Batch(
             image=views[0],
             target=target if need.targets else None,
             cases=tuple(f"case {index}" for index in which.tolist()),
             views=tuple(views[1:]),
-            positions=(torch.arange(size) % need.sequence + 1) / (need.sequence + 1),
+            positions=torch.stack([place, torch.full_like(place, 0.5), torch.full_like(place, 0.5)], 1),
+            lengths=torch.full((size,), depth * (need.sequence + 1)),
             domains=which,
             groups=which,
         )

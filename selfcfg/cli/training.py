@@ -286,7 +286,8 @@ def _train(
     n_later: int = 0,
 ) -> Experiment:
     """Trains and scores the folds of one experiment."""
-    from selfcfg.engine.experiment import open_experiment, train_fold  # noqa: PLC0415
+    from selfcfg.engine.experiment import open_experiment  # noqa: PLC0415
+    from selfcfg.engine.folds import train_fold  # noqa: PLC0415
 
     experiment = budget.applied(open_experiment(project, request, folds, jobs=jobs), n_later)
     for fold in experiment.folds:

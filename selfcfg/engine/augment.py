@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple, TypeVar
 
 import numpy as np
@@ -97,11 +97,13 @@ class PatchSpace:
         patch_size: voxels along the axes of the network (two or three).
         masked: a channel, whether it is 0 wherever the label says the voxel lies outside the non-zero mask.
         mirror_axes: the network's axes along which mirroring is allowed.
+        stacked: whether a 3D patch is one of a stack along its first axis: then it is not moved out of line.
     """
 
     patch_size: tuple[int, ...]
     masked: tuple[bool, ...]
     mirror_axes: tuple[int, ...]
+    stacked: bool = False
 
     @classmethod
     def of(cls, configuration: Configuration, plan: Plan) -> PatchSpace:
@@ -110,10 +112,20 @@ class PatchSpace:
         mirror_axes = tuple(axis - skipped for axis in plan.mirror_axes if axis >= skipped)
         return cls(configuration.patch_size, configuration.use_mask_for_norm, mirror_axes)
 
+    def in_stack(self) -> PatchSpace:
+        """The same for the patches of a sequence: a 3D one is rotated, scaled and mirrored in the plane only.
+
+        Else each would turn about its own centre, and one would not go on where the other ends.
+        """
+        if len(self.patch_size) == 2:
+            return self
+        return replace(self, mirror_axes=tuple(axis for axis in self.mirror_axes if axis), stacked=True)
+
     @property
     def in_plane(self) -> bool:
-        """Whether a 3D patch is so flat that only its last two axes are rotated, scaled and coarsened."""
-        return len(self.patch_size) == 3 and max(self.patch_size) / self.patch_size[0] > ANISOTROPIC_PATCH
+        """Whether only the last two axes of a 3D patch are rotated, scaled and coarsened: it is flat, or in a stack."""
+        flat = max(self.patch_size) / self.patch_size[0] > ANISOTROPIC_PATCH
+        return len(self.patch_size) == 3 and (flat or self.stacked)
 
     @property
     def moved_size(self) -> tuple[int, ...]:

@@ -130,11 +130,9 @@ class Batches:
         ready = part if isinstance(part, _Ready) else self._content.finish(part)
         first, *others = (image.to(self._device, non_blocking=True) for image in ready.images)
         target = None if ready.target is None else ready.target.to(self._device, non_blocking=True)
-        positions, domains, groups = (
-            torch.tensor(column, device=self._device) for column in zip(*ready.places, strict=True)
-        )
+        positions, *indices = (torch.tensor(column, device=self._device) for column in zip(*ready.places, strict=True))
         cases = tuple(ready.cases)
-        return Batch(first, target, cases, tuple(others), positions.to(torch.float32), domains, groups)
+        return Batch(first, target, cases, tuple(others), positions.to(torch.float32), *indices)
 
 
 class _Number(NamedTuple):
@@ -146,9 +144,10 @@ class _Number(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a patch is from: along the first axis of its case, in which dataset, of which group."""
+    """Where a patch is from: its place in its case, the case's length, the dataset, the group of datasets."""
 
-    position: float
+    position: tuple[float, ...]
+    length: int
     domain: int
     group: int
 
@@ -192,7 +191,8 @@ class _Content:
 
     def space_of(self, need: Need) -> PatchSpace:
         """The patches of a stream."""
-        return replace(self.space, masked=(False,)) if need.one_channel else self.space
+        space = replace(self.space, masked=(False,)) if need.one_channel else self.space
+        return space.in_stack() if need.sequence > 1 else space
 
     @property
     def in_workers(self) -> bool:
@@ -228,7 +228,7 @@ class _Content:
         source = self.sources[stream]
         need = source.need
         read = _Read([], [], [], need)
-        for place in range(self.configuration.batch_size):
+        for place in range(-(-self.configuration.batch_size // need.sequence)):
             rng = generator(self.seed, f"{number.phase}/{stream}", number.first, number.second, place)
             index = draw_domain(rng, source.drawn_from(number.phase))
             domain = source.domains[index]
@@ -242,7 +242,8 @@ class _Content:
             shifts = draw_shifts(rng, self.space.patch_size, need)
             for step, corner in enumerate(corners):
                 read.cases.append(name)
-                read.places.append(_Place(relative_position(corner, wish.size, case), index, domain.group))
+                position = relative_position(corner, wish.size, case)
+                read.places.append(_Place(position, case.image.shape[1], index, domain.group))
                 readers = [_Reader(source, case, moved(corner, shift), channel, step) for shift in shifts]
                 read.samples.append([self._view(*one) for one in zip(readers, draws, strict=True)])
         return read

@@ -9,7 +9,8 @@ from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.engine import pipeline
 from selfcfg.engine.choice import TrainRequest
 from selfcfg.engine.evaluate import evaluate
-from selfcfg.engine.experiment import open_experiment, train_fold
+from selfcfg.engine.experiment import open_experiment
+from selfcfg.engine.folds import train_fold
 from selfcfg.engine.loading import load_model
 from selfcfg.engine.predict import PredictOptions, find_inputs, predict_cases
 from selfcfg.engine.validation import cross_validated

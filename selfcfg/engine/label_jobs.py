@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import NamedTuple, TypeVar
 
 from selfcfg.engine.evaluate import CaseScores
-from selfcfg.engine.experiment import Experiment, fit_fold, score_cases
+from selfcfg.engine.experiment import Experiment
+from selfcfg.engine.folds import fit_fold, score_cases
 from selfcfg.engine.label_efficiency import FOLD, Benchmark
 from selfcfg.engine.label_results import Job, LabelResult, add_result, read_results
 from selfcfg.errors import SelfcfgError, Stopped, TrainingDiverged, UsageError

@@ -123,12 +123,12 @@ def draw_corner(rng: np.random.Generator, case: SampledCase, wish: PatchWish) ->
 def draw_sequence(rng: np.random.Generator, case: SampledCase, wish: PatchWish, count: int) -> list[Shape]:
     """The first voxels of `count` patches that follow each other along the first axis, in order; see `draw_corner`.
 
-    2D patches are neighbouring slices. 3D ones touch each other where the case is long enough, and overlap as evenly as
-    they must where it is not.
+    2D patches are neighbouring slices. 3D ones overlap by half where the case is long enough, and by as much more as
+    they must where it is not. None hangs over the border unless all of them do not fit.
     """
     depth, height, width = wish.size
     length = case.image.shape[1]
-    step = max(1, min(depth, (length - depth) // max(count - 1, 1)))
+    step = max(1, min(depth // 2, (length - depth) // max(count - 1, 1)))
     z, y, x = draw_corner(rng, case, replace(wish, size=(depth + (count - 1) * step, height, width)))
     return [(z + index * step, y, x) for index in range(count)]
 
@@ -136,6 +136,8 @@ def draw_sequence(rng: np.random.Generator, case: SampledCase, wish: PatchWish, 
 def draw_shifts(rng: np.random.Generator, patch_size: Sequence[int], need: Need) -> list[Shape]:
     """How far each view is taken from the place of its patch, in voxels (z, y, x); the first is not moved."""
     furthest = [0] * (3 - len(patch_size)) + [int(size * need.shift) for size in patch_size]
+    if need.sequence > 1:
+        furthest[0] = 0
     shifts = [(0, 0, 0)]
     for _ in range(need.views - 1):
         z, y, x = (int(rng.integers(-far, far + 1)) if far else 0 for far in furthest)
@@ -148,9 +150,10 @@ def moved(corner: Shape, shift: Shape) -> Shape:
     return corner[0] + shift[0], corner[1] + shift[1], corner[2] + shift[2]
 
 
-def relative_position(corner: Shape, size: Shape, case: SampledCase) -> float:
-    """Where the centre of a patch lies along the first axis of its case, from 0 to 1 within it."""
-    return (corner[0] + size[0] / 2) / case.image.shape[1]
+def relative_position(corner: Shape, size: Shape, case: SampledCase) -> tuple[float, ...]:
+    """Where the centre of a patch lies in its case along z, y and x, from 0 to 1 within it."""
+    shape = case.image.shape[1:]
+    return tuple((at + edge / 2) / length for at, edge, length in zip(corner, size, shape, strict=True))
 
 
 def read_box(array: Sliceable, corner: Shape, box: Sequence[tuple[int, int]], outside: np.generic) -> Tensor:

@@ -75,9 +75,10 @@ class Need:
         targets: whether it reads `Batch.labels`.
         views: independently augmented copies of each patch.
         sequence: patches in a row along the first axis of the case, in order and augmented alike but for their noise:
-            neighbouring slices for a 2D network, slabs that touch each other for a 3D one.
+            neighbouring slices for a 2D network, slabs that overlap by half for a 3D one, by more in short cases. They
+            are moved in the plane only. A batch holds as many sequences as have its number of patches, at least one.
         shift: how far from the first view the others are taken at most, along each axis of the network, in parts of
-            the patch.
+            the patch; of a sequence in the plane only.
         one_channel: each patch is one channel of its case, drawn at random, so that the image has one channel.
         validation_only: the stream is read in validation alone.
     """
@@ -100,8 +101,9 @@ class Batch:
         target: int16 (B, 1, [Z,] Y, X) label values, the ignore value included; None in a stream without targets.
         cases: case id of each patch.
         views: further augmented copies of `image`, as many as needed beyond the first.
-        positions: float32 (B,), where the centre of each patch lies along the first axis of its case, in parts of its
-            length; in a stream of sequences the patches of a sequence follow each other.
+        positions: float32 (B, 3), where the centre of each patch lies in its case along z, y and x, in parts of its
+            lengths; in a stream of sequences the patches of a sequence follow each other.
+        lengths: int64 (B,), voxels of the case along z.
         domains: int64 (B,), index of the dataset that each patch is of.
         groups: int64 (B,), index of the group of datasets that this one belongs to.
     """
@@ -111,6 +113,7 @@ class Batch:
     cases: tuple[str, ...]
     views: tuple[Tensor, ...] = ()
     positions: Tensor | None = None
+    lengths: Tensor | None = None
     domains: Tensor | None = None
     groups: Tensor | None = None
 
@@ -138,6 +141,10 @@ class Datasets:
     groups: tuple[str, ...] = ("own",)
 
 
+OWN = Datasets()
+"""The dataset that is trained for, and no other."""
+
+
 class Trainer(ABC, Generic[S]):
     """One training algorithm; hyper-parameters are its `settings`, never a subclass.
 
@@ -154,7 +161,7 @@ class Trainer(ABC, Generic[S]):
     second_order: ClassVar[bool] = False
     exports: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "head")
 
-    def __init__(self, settings: S, plan: Plan, configuration: Configuration, datasets: Datasets = Datasets()) -> None:
+    def __init__(self, settings: S, plan: Plan, configuration: Configuration, datasets: Datasets = OWN) -> None:
         self.settings = settings
         self.plan = plan
         self.configuration = configuration

@@ -10,11 +10,12 @@ from torch import Tensor
 
 
 class Contrast(NamedTuple):
-    """Loss and accuracy of a contrastive comparison.
+    """Loss and accuracy of a comparison.
 
     Args:
-        loss: mean over the queries, in nats.
-        accuracy: share of queries whose most similar key is a positive one; without gradient.
+        loss: mean over what is asked, in nats.
+        accuracy: share of it that is answered rightly, of a contrastive comparison the queries whose most similar key
+            is a positive one; without gradient.
     """
 
     loss: Tensor
@@ -70,6 +71,25 @@ def two_views(first: Tensor, second: Tensor, temperature: float, usable: Tensor 
     itself = torch.eye(2 * count, dtype=torch.bool, device=first.device)
     others = ~itself if usable is None else usable.repeat(2, 2) & ~itself
     return contrast(vectors, vectors, itself.roll(count, 1), temperature, others)
+
+
+def in_order(numbers: Tensor, known: Tensor) -> Contrast:
+    """How well numbers rise along sequences: the cross entropy of which of two comes first, over all pairs in one.
+
+    Args:
+        numbers: (N, S), one a member of each sequence, in their true order.
+        known: bool (N, S), which members are asked for.
+
+    Returns:
+        The accuracy is 0.5 by chance, equal numbers being half right; loss and accuracy are zero without any pair.
+
+    Source: Burges et al., Learning to Rank using Gradient Descent, 2005, equation 3, the logistic of the difference.
+    """
+    first, second = torch.triu_indices(numbers.shape[1], numbers.shape[1], 1, device=numbers.device)
+    numbers = numbers.float()
+    rises = (numbers[:, second] - numbers[:, first])[known[:, first] & known[:, second]]
+    count = max(1, len(rises))
+    return Contrast(F.softplus(-rises).sum() / count, (rises.detach().sign() + 1).sum() / (2 * count))
 
 
 def spread(vectors: Tensor) -> Tensor:

@@ -74,3 +74,25 @@ def compared(painted: Tensor, image: Tensor, mask: Tensor) -> Painted:
     hidden = mask.expand_as(image)
     wanted = image[hidden].float()
     return Painted((painted[hidden].float() - wanted).square().mean(), wanted.var(correction=0))
+
+
+def seen_ahead(image: Tensor, hidden: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """What patches show of the patches that lie some steps further along the first axis.
+
+    Args:
+        image: (N, C, [Z,] Y, X).
+        hidden: bool (N, 1, [Z,] Y, X), the voxels that are not shown.
+        steps: int64 (N,), how far on the other patch lies in voxels; negative: before. A 2D patch is one voxel deep.
+
+    Returns:
+        The image as the nearest slice of the patch shows it, hidden voxels 0, as large as `image`; and which of its
+        voxels are truly shown, as large as `hidden`.
+    """
+    flat = image.dim() == 4
+    values, shown = (one.unsqueeze(2) if flat else one for one in (image.masked_fill(hidden, 0), ~hidden))
+    places = torch.arange(values.shape[2], device=image.device) + steps[:, None]
+    nearest = places.clamp(0, values.shape[2] - 1)
+    index = nearest[:, None, :, None, None]
+    copied = values.gather(2, index.expand_as(values))
+    known = shown.gather(2, index.expand_as(shown)) & (places == nearest)[:, None, :, None, None]
+    return (copied.squeeze(2), known.squeeze(2)) if flat else (copied, known)

@@ -153,6 +153,13 @@ def test_a_rotation_in_the_plane_leaves_the_first_axis_alone() -> None:
     assert (image[:, 2] == 0).all() and (image[:, 1] != 0).any()
 
 
+def test_patches_of_a_stack_stay_in_line() -> None:
+    stack = VOLUME.in_stack()
+    assert stack.in_plane and stack.moved_size == (20, 12) and stack.mirror_axes == (1, 2)
+    assert all(len(one.angles) <= 1 and 0 not in one.mirror for one in drawn(stack, 200))
+    assert PICTURE.in_stack() == PICTURE
+
+
 def test_noise_is_a_function_of_its_seed() -> None:
     np.testing.assert_array_equal(noise_field(3, (2, 4)), noise_field(3, (2, 4)))
     assert not np.array_equal(noise_field(3, (2, 4)), noise_field(4, (2, 4)))

@@ -185,6 +185,25 @@ def test_views_are_drawn_each_for_itself_around_one_place(store: Store) -> None:
     assert torch.equal(batch.image, batch.views[0])
 
 
+@pytest.mark.parametrize("patch", [(12, 12), (4, 12, 12)])
+def test_a_sequence_goes_on_along_the_first_axis(store: Store, patch: tuple[int, ...]) -> None:
+    need = Need(targets=False, views=2, sequence=2)
+    with batches_of(store, patch, {"rows": need}, augmentation="none") as batches:
+        batch = next(batches.training(0, 1))["rows"]
+    assert batch.positions is not None and batch.lengths is not None
+    assert batch.image.shape == (4, 2, *patch), "two sequences hold the three patches of a batch"
+    assert batch.cases[0] == batch.cases[1] and batch.cases[2] == batch.cases[3]
+    size = torch.tensor([[int(store.open(name).info.shape[axis]) for axis in range(3)] for name in batch.cases])
+    whole = batch.image[:, 0].amin(tuple(range(1, 1 + len(patch)))) > 0
+    steps = (batch.positions * batch.lengths[:, None])[1::2, 0] - (batch.positions * batch.lengths[:, None])[::2, 0]
+    assert torch.equal(batch.lengths, size[:, 0])
+    expected = 1 if len(patch) == 2 else 2
+    torch.testing.assert_close(steps, torch.full((2,), float(expected)))
+    moved = (batch.image[1::2, 0] - batch.image[::2, 0]).flatten(1)
+    a_slice = (size[::2, 1] * size[::2, 2]).float()
+    assert whole.any() and torch.equal(moved.amax(1)[whole[::2]], expected * a_slice[whole[::2]])
+
+
 def test_streams_are_drawn_separately(store: Store) -> None:
     with batches_of(store, needs={"a": Need(), "b": Need()}, augmentation="none") as batches:
         assert any(made["a"].cases != made["b"].cases for made in batches.training(0, 10))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -134,8 +135,8 @@ def test_what_is_read_has_its_own_memory() -> None:
     ("length", "depth", "count", "step"),
     [
         (20, 1, 3, 1),  # neighbouring slices
-        (40, 8, 4, 8),  # slabs that touch
-        (20, 8, 4, 4),  # slabs that overlap
+        (40, 8, 4, 4),  # slabs that overlap by half
+        (17, 8, 4, 3),  # slabs that overlap more
         (9, 8, 4, 1),  # hardly longer than one slab
         (2, 1, 3, 1),  # fewer slices than asked for
         (5, 8, 3, 1),  # shorter than one slab
@@ -204,3 +205,24 @@ def test_of_one_channel_no_other_is_read() -> None:
     found = read_box(OneChannel(Noting(), 2), (1, 1, 1), ((0, 2), (0, 4), (0, 5)), OUTSIDE_IMAGE)
     assert asked == [slice(2, 3)]
     assert found.shape == (1, 2, 4, 5) and found[0, 0, 0, 0] == 2 * 120 + 30 + 6 + 1
+
+
+@pytest.mark.parametrize(
+    ("depth", "length", "step"), [(1, 20, 1), (1, 4, 1), (8, 60, 4), (8, 20, 4), (8, 14, 2), (8, 9, 1), (8, 6, 1)]
+)
+def test_sequences_are_slices_in_a_row_or_slabs_that_overlap(depth: int, length: int, step: int) -> None:
+    case, rng = case_of((length, 12, 12)), generator(0, "test")
+    for _ in range(50):
+        found = draw_sequence(rng, case, PatchWish((depth, 8, 8)), 4)
+        assert {b[0] - a[0] for a, b in itertools.pairwise(found)} == {step}
+        assert len({corner[1:] for corner in found}) == 1
+        if length >= depth + 3 * step:
+            assert found[0][0] >= 0 and found[-1][0] + depth <= length
+
+
+def test_views_of_a_sequence_are_moved_in_the_plane_only() -> None:
+    rng = generator(0, "test")
+    shifts = np.array([draw_shifts(rng, (8, 8, 8), Need(views=2, sequence=4, shift=0.25))[1] for _ in range(50)])
+    assert not shifts[:, 0].any() and set(shifts[:, 1]) == set(range(-2, 3))
+    free = np.array([draw_shifts(rng, (8, 8, 8), Need(views=2, shift=0.25))[1] for _ in range(50)])
+    assert set(free[:, 0]) == set(range(-2, 3))

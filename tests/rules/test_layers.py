@@ -22,7 +22,8 @@ LAYERS = {
     3: "selfcfg.convert selfcfg.engine selfcfg.planners selfcfg.trainers",
     4: "selfcfg.engine.predict selfcfg.engine.evaluate selfcfg.engine.validation selfcfg.engine.select",
     5: "selfcfg.engine.loop selfcfg.engine.rehearsal selfcfg.interop selfcfg.report",
-    6: "selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.choice selfcfg.engine.forecast "
+    6: "selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.folds selfcfg.engine.choice "
+    "selfcfg.engine.forecast "
     "selfcfg.engine.fitted_plan selfcfg.engine.time_budget selfcfg.engine.recipes "
     "selfcfg.engine.label_efficiency selfcfg.engine.label_jobs "
     "selfcfg.engine.demo selfcfg.testing",

@@ -1,0 +1,87 @@
+"""The folds of an experiment: trained to their final weights, and scored on whole cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfcfg.engine.checkpoint import weights_of
+from selfcfg.engine.device import choose_device
+from selfcfg.engine.evaluate import Evaluation
+from selfcfg.engine.experiment import Experiment
+from selfcfg.engine.loop import fit
+from selfcfg.engine.validation import predict_validation, score_validation
+from selfcfg.errors import listed
+from selfcfg.progress import say
+from selfcfg.runs import RunFolder, RunRecord
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One finished fold: its folder and the scores of its validation cases; None of a pretraining."""
+
+    run: RunFolder
+    evaluation: Evaluation | None
+
+
+def train_fold(experiment: Experiment, fold: int) -> FoldResult:
+    """Trains one fold and scores its validation cases; a finished fold is only scored, a pretraining is not.
+
+    Raises:
+        UsageError: the folder holds another or an unfinished run.
+        Stopped: stopped on request; the same call with `resume` continues.
+    """
+    run = fit_fold(experiment, fold)
+    if not experiment.trainer_type.segments():
+        return FoldResult(run, None)
+    return FoldResult(run, score_cases(experiment, run, RunRecord.read(run.record).validation, run.validation))
+
+
+def fit_fold(experiment: Experiment, fold: int) -> RunFolder:
+    """The folder of one fold, trained to its final weights; a finished one is left as it is.
+
+    Raises:
+        UsageError: the folder holds another or an unfinished run.
+        Stopped: stopped on request; the same call with `resume` continues.
+    """
+    request, run, record = experiment.request, experiment.run(fold), experiment.record(fold)
+    facts = experiment.folder / "fingerprint.json"
+    if not facts.is_file():
+        experiment.facts.write(facts)
+    device = choose_device(request.device)
+    batches = experiment.batches(record)
+    init = experiment.init(fold)
+    if init is not None and init.exists() and not run.final.is_file():
+        _warn_of_seen(weights_of(init), record)
+    fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=init)
+    return run
+
+
+def score_cases(
+    experiment: Experiment, run: RunFolder, cases: Sequence[str], destination: Path, *, mirroring: bool = True
+) -> Evaluation:
+    """The scores of any cases of the dataset predicted by a trained fold, written into `destination` too.
+
+    The label maps go into the run's folder of validation cases; `mirroring` is that of `Model.predict_prepared`.
+    """
+    predictions = predict_validation(
+        run,
+        cases,
+        experiment.store,
+        experiment.project.dataset.description.label_ending,
+        device=experiment.request.device,
+        precision=experiment.settings.precision,
+        previous=experiment.previous,
+        mirroring=mirroring,
+    )
+    return score_validation(experiment.project, experiment.plan.labels, predictions, destination, experiment.jobs)
+
+
+def _warn_of_seen(weights: Path, record: RunRecord) -> None:
+    """Says that the scores will be too good where the first weights were trained on what is to be validated."""
+    maker = weights.parent / "run.json"
+    other = RunRecord.read(maker) if maker.is_file() else record
+    if other.dataset == record.dataset and (seen := sorted(set(other.train) & set(record.validation))):
+        found = f"{weights.parent} was trained on validation cases of this fold ({listed(seen)})"
+        say(f"warning: {found}: scores will be too good")
