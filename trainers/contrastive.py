@@ -12,7 +12,7 @@ from torch import Tensor
 from selfcfg.engine.augment import Augmentation
 from selfcfg.engine.trainer import Batch, Need, Parts, Settings
 from selfcfg.kernels.contrast import Contrast, contrast, spread
-from selfcfg.nets.heads import GlobalHead, Queue, follow, momentum_copy
+from selfcfg.nets.heads import Centre, GlobalHead, Queue, follow, momentum_copy
 from selfcfg.nets.unet import build_parts
 from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Pretraining, PretrainingSettings
 
@@ -36,6 +36,8 @@ class ContrastiveSettings(PretrainingSettings):
 class Contrastive(Pretraining[ContrastiveSettings]):
     """Pretrains the encoder by momentum contrast of two views of each patch (MoCo v2).
 
+    Vectors are compared without their moving mean: see `selfcfg.nets.heads.Centre`, without which they collapse here.
+
     Source: He et al., Momentum Contrast, 2020; Chen et al., Improved Baselines with Momentum Contrastive Learning,
     2020: an MLP on top, stronger changes, temperature 0.2. Our choice for small data: a queue of 1024, momentum 0.99.
     The network has no batch norm, so that batches need not be shuffled. The second
@@ -51,7 +53,7 @@ class Contrastive(Pretraining[ContrastiveSettings]):
     exports: ClassVar[tuple[str, ...]] = ("encoder",)
 
     def build(self) -> Parts:
-        """Encoder and "projection", the slow copies of both, and the "queue"."""
+        """Encoder and "projection", the slow copies of both, the "centre" of the vectors, and the "queue"."""
         topology, settings = self.configuration.topology, self.settings
         encoder = build_parts(topology, self.n_inputs, 1)["encoder"]
         projection = GlobalHead(topology, settings.width)
@@ -62,6 +64,7 @@ class Contrastive(Pretraining[ContrastiveSettings]):
                 "projection": projection,
                 "slow_encoder": momentum_copy(encoder),
                 "slow_projection": momentum_copy(projection),
+                "centre": Centre(settings.width),
                 "queue": Queue(settings.queue, settings.width),
             }
         )
@@ -94,9 +97,12 @@ class Contrastive(Pretraining[ContrastiveSettings]):
 
     def _compared(self, parts: Parts, batch: Batch) -> tuple[Contrast, Tensor]:
         """The contrast of a batch, and the vectors of its second views by the slow copies."""
-        queries = parts["projection"](parts["encoder"](batch.image))
+        centre = cast(Centre, parts["centre"])
         with torch.no_grad():
             keys = parts["slow_projection"](parts["slow_encoder"](batch.views[0])).float()
+            centre.move(keys)
+            keys = centre(keys)
+        queries = centre(parts["projection"](parts["encoder"](batch.image)))
         queue = cast(Queue, parts["queue"])
         itself = torch.eye(len(keys), dtype=torch.bool, device=keys.device)
         positive = torch.cat([itself, itself.new_zeros((len(keys), len(queue.vectors)))], 1)

@@ -1,0 +1,144 @@
+"""What pretraining without labels is worth on real data, at the size of two processor cores.
+
+    python benchmarks/label_efficiency_study.py --data DIR --work DIR [--only hippocampus] [--fractions 1,0.05,0.1,1.0]
+        [--seeds 3] [--jobs 2]
+
+DIR of ``--data`` holds the datasets of `DOMAINS`. Each target is planned as a 2D network of four stages and 0.5 million
+parameters, and ``selfcfg benchmark label-efficiency`` is given twice: with every arm on the target's images alone, and
+with `hierarchical` on the images of all domains. What is done is kept in ``--work``, so that the same command goes on
+where it stopped; reports, tables and a line a job are copied to ``benchmarks/results/label_efficiency``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfcfg.cli import main as selfcfg
+from selfcfg.files import write_json
+
+RESULTS = Path(__file__).resolve().parent / "results" / "label_efficiency"
+SMALL = {"inherits_from": "2d", "topology": {"features": [16, 32, 64, 128]}, "batch_size": 16}
+CONFIGURATION = "2d_small"
+ARMS = "scratch,masked,contrastive,sequential,hierarchical"
+PRETRAINING = {"epochs": 24, "iterations_per_epoch": 50, "validation_iterations": 6, "workers": 0}
+BUDGETS = "short=100,converged=600"
+KEPT = ("report.md", "label_efficiency.png", "cases.csv", "results.jsonl", "protocol.json")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A dataset: its id, where images and labels are, its channels and the group it belongs to.
+
+    Args:
+        number: id in the workspace.
+        images: folder within the data.
+        labels: likewise.
+        channels: names, with commas.
+        group: of related datasets.
+        subjects: expression for the subject in a case id, or "".
+    """
+
+    number: int
+    images: str
+    labels: str
+    channels: str
+    group: str
+    subjects: str = ""
+
+
+DOMAINS = {
+    "hippocampus": Domain(1, "hippocampus/images", "hippocampus/labels", "MRI", "mr"),
+    "headneck": Domain(2, "openkbp_headneck_ct/images", "openkbp_headneck_ct/labels", "CT", "ct"),
+    "heart": Domain(3, "acdc_cardiac_mr/images", "acdc_cardiac_mr/labels", "MRI", "mr", r"(patient\d+)"),
+    "chest": Domain(4, "cxr_lung/montgomery/images", "cxr_lung/montgomery/labels", "XR", "xray"),
+    "sarcoma": Domain(5, "sts_sarcoma/ctpet_2ch/images", "sts_sarcoma/ctpet_2ch/labels", "CT,PET", "ct"),
+}
+"""ACDC and STS: see the notes of the data on what may be published; numbers are."""
+
+TARGETS = ("hippocampus", "headneck")
+PATCHES = {"hippocampus": [56, 40], "headneck": [96, 96]}
+
+
+def ours(*words: object) -> None:
+    """Runs one command of selfcfg."""
+    if code := selfcfg([str(word) for word in words]):
+        raise SystemExit(f"selfcfg {' '.join(map(str, words))}: exit code {code}")
+
+
+def converted(name: str, data: Path, work: Path) -> None:
+    """The dataset in the standard folder format, once."""
+    domain = DOMAINS[name]
+    if (work / "raw" / f"Dataset{domain.number:03d}_{name}").is_dir():
+        return
+    options = ["--subject-pattern", domain.subjects] if domain.subjects else []
+    folders = ["--images", data / domain.images, "--labels", data / domain.labels]
+    known = ["--id", domain.number, "--name", name, "--channels", domain.channels]
+    ours("convert", "folder", *folders, *known, *options, "--workspace", work)
+
+
+def planned(name: str, work: Path) -> None:
+    """A plan with the small configuration."""
+    number = DOMAINS[name].number
+    file = work / "preprocessed" / f"Dataset{number:03d}_{name}" / "plans" / "standard.json"
+    if not file.is_file():
+        ours("plan", number, "--jobs", 2, "--workspace", work)
+        content = json.loads(file.read_text())
+        content["configurations"][CONFIGURATION] = {**SMALL, "patch_size": PATCHES[name]}
+        write_json(file, content)
+
+
+def studied(name: str, options: argparse.Namespace, *, several: bool) -> None:
+    """One benchmark, and its results where they are kept."""
+    label = f"{name}_{'several' if several else 'alone'}"
+    words = ["--arms", "scratch,hierarchical" if several else ARMS, "--fractions", options.fractions]
+    for arm in ("masked", "contrastive", "sequential", "hierarchical"):
+        if several and arm != "hierarchical":
+            continue
+        for key, value in PRETRAINING.items():
+            words += ["--pretrain-set", f"{arm}.{key}={value}"]
+    if several:
+        words += [w for o, d in DOMAINS.items() if o != name for w in ("--unlabelled", f"{d.group}={d.number}")]
+    out = options.work / "studies" / label
+    shared = ["-c", CONFIGURATION, "--seeds", options.seeds, "--budgets", BUDGETS, "--jobs", options.jobs]
+    ours(
+        "benchmark",
+        "label-efficiency",
+        DOMAINS[name].number,
+        *words,
+        *shared,
+        "--out",
+        out,
+        "--workspace",
+        options.work,
+    )
+    target = RESULTS / label
+    target.mkdir(parents=True, exist_ok=True)
+    for file in KEPT:
+        shutil.copyfile(out / file, target / file)
+
+
+def main() -> None:
+    """Every target, on its own images and on those of all domains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--only", default=",".join(TARGETS))
+    parser.add_argument("--fractions", default="1,0.05,0.1,1.0")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    options = parser.parse_args()
+    options.work = options.work.absolute()
+    for name in DOMAINS:
+        converted(name, options.data, options.work)
+    for name in options.only.split(","):
+        planned(name, options.work)
+        for several in (False, True):
+            studied(name, options, several=several)
+
+
+if __name__ == "__main__":
+    main()
