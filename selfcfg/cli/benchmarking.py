@@ -66,7 +66,9 @@ def label_efficiency(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="keep weights and predictions of finished jobs")] = False,
     device: DeviceOption = None,
-    jobs: Annotated[int, typer.Option(min=1, help="trainings at once, each on one core; 1: one on all cores")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="trainings at once, each on one core; 0: one a core, with an accelerator one")
+    ] = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
