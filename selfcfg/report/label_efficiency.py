@@ -23,8 +23,8 @@ _COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D
 _PANEL_INCHES = (4.6, 3.8)
 
 _CHOICE = (
-    " The learning rate was chosen by the Dice on labelled subjects that were kept out of training (every fifth, ten at "
-    "most); with fewer than five, on those trained on."
+    " The learning rate was chosen by the Dice on labelled subjects that were kept out of training (every fifth, ten "
+    "at most); with fewer than five, on those trained on."
 )
 
 
