@@ -42,17 +42,13 @@ def label_efficiency(
         typer.Option(help="scratch, or trainers; those that only pretrain are fine-tuned; with commas"),
     ] = None,
     fractions: Annotated[
-        list[str] | None,
-        typer.Option(help="labelled subjects: 3 is their number, 0.05 or 1.0 their share; with commas"),
+        list[str] | None, typer.Option(help="labelled subjects: 3 is their number, 0.05 or 1.0 their share; commas")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="repetitions, each with other labelled subjects")] = 3,
     budgets: Annotated[
-        list[str] | None,
-        typer.Option(help="steps with labels as NAME=STEPS, with commas; short and converged need none"),
+        list[str] | None, typer.Option(help="steps with labels: NAME=STEPS with commas; short and converged need none")
     ] = None,
-    rates: Annotated[
-        list[str] | None, typer.Option(help="learning rates that each job chooses from; default: 0.01,0.003")
-    ] = None,
+    rates: Annotated[list[str] | None, typer.Option(help="learning rates to choose from; default: 0.01,0.003")] = None,
     settings: SetOption = None,
     pretrain_set: Annotated[
         list[str] | None, typer.Option(metavar="ARM.KEY=VALUE", help="a setting of an arm that pretrains; repeat")
@@ -60,13 +56,15 @@ def label_efficiency(
     unlabelled: UnlabelledOption = None,
     configuration: ConfigurationOption = None,
     planner: PlanOption = None,
-    mirroring: Annotated[bool, typer.Option(help="average the predictions of mirrored images")] = True,
+    mirroring: Annotated[bool, typer.Option(help="also predict mirrored images")] = True,
     out: Annotated[
         Path | None, typer.Option(help="folder of the benchmark; default: label-efficiency in the dataset's results")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="keep weights and predictions of finished jobs")] = False,
     device: DeviceOption = None,
-    jobs: Annotated[int, typer.Option(min=1, help="trainings at once, each on one core; 1: one on all cores")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=0, help="trainings at once, each on one core; 0: one a core, with an accelerator one")
+    ] = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -90,10 +88,9 @@ def label_efficiency(
         device=device,
     )
     speaker, project = Speaker(as_json), open_project(dataset, workspace)
-    folder = (out or project.results / "label-efficiency").absolute()
-    opened = open_benchmark(project, wanted, folder)
-    n_jobs = counted(len(opened.jobs()), "job")
-    speaker.say(f"{project.name}: {n_jobs} on {len(opened.train)} training cases, {len(opened.test)} test cases")
+    opened = open_benchmark(project, wanted, (out or project.results / "label-efficiency").absolute())
+    cases = f"{len(opened.train)} training cases, {len(opened.test)} test cases"
+    speaker.say(f"{project.name}: {counted(len(opened.jobs()), 'job')}, {cases}")
     _tell(speaker, opened, run_benchmark(opened, jobs=jobs, keep=keep))
 
 

@@ -9,14 +9,16 @@ from functools import partial
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
+from selfcfg.engine.device import choose_device
 from selfcfg.engine.evaluate import CaseScores
 from selfcfg.engine.experiment import Experiment
 from selfcfg.engine.folds import fit_fold, score_cases
+from selfcfg.engine.footprint import training_bytes
 from selfcfg.engine.label_efficiency import FOLD, Benchmark
 from selfcfg.engine.label_results import Job, LabelResult, add_result, read_results
 from selfcfg.errors import SelfcfgError, Stopped, TrainingDiverged, UsageError
 from selfcfg.kernels.statistics import subject_means
-from selfcfg.parallel import run_cases
+from selfcfg.parallel import default_jobs, run_cases
 from selfcfg.progress import progress, quietly
 
 Result = TypeVar("Result")
@@ -29,19 +31,25 @@ class Finished(NamedTuple):
     failed: dict[str, SelfcfgError]
 
 
-def run_benchmark(benchmark: Benchmark, *, jobs: int = 1, keep: bool = False) -> Finished:
+def run_benchmark(benchmark: Benchmark, *, jobs: int = 0, keep: bool = False) -> Finished:
     """Does all jobs; those that are finished already are taken from results.jsonl.
 
     Args:
         benchmark: opened.
-        jobs: trainings at once, each in a process with one thread that does one after another; 1: in this process.
+        jobs: trainings at once, each in a process with one thread that does one after another; 1: in this process;
+            0: one a core without an accelerator, else 1. Small networks leave a second thread little to do: on two
+            cores shared with others, four trainings took a quarter of the time side by side.
         keep: keep weights and predictions of finished jobs, which may be many.
 
     Raises:
         UsageError: several at once, which are to start processes of their own.
         Stopped: on request; the same benchmark goes on where it stopped.
     """
-    if jobs > 1 and any(one.settings.workers for one in (*benchmark.tuned.values(), *benchmark.pretrained.values())):
+    has_workers = any(one.settings.workers for one in (*benchmark.tuned.values(), *benchmark.pretrained.values()))
+    if not jobs:
+        is_alone = has_workers or choose_device(benchmark.wanted.device).type != "cpu"
+        jobs = 1 if is_alone else default_jobs()
+    if jobs > 1 and has_workers:
         raise UsageError(
             f"--jobs {jobs}", "workers above 0 were set too", "leave them out: jobs load their own patches"
         )
@@ -51,7 +59,9 @@ def run_benchmark(benchmark: Benchmark, *, jobs: int = 1, keep: bool = False) ->
     failed = _pretrained(benchmark, waiting, jobs)
     waiting = {name: job for name, job in waiting.items() if name not in failed}
     with progress("label efficiency", len(waiting)) as step:
-        for name, outcome in _outcomes(partial(_run, benchmark=benchmark), waiting, jobs, "train"):
+        for name, outcome in _outcomes(
+            partial(_run, benchmark=benchmark), waiting, jobs, "train", partial(_bytes, benchmark)
+        ):
             if isinstance(outcome, SelfcfgError):
                 failed[name] = outcome
                 step(f"{name} failed")
@@ -86,13 +96,19 @@ def _pretrained(benchmark: Benchmark, waiting: Mapping[str, Job], jobs: int) -> 
             users.setdefault(f"{job.arm}, seed {job.seed}", []).append(name)
     first = {which: waiting[names[0]] for which, names in users.items()}
     pretrain = partial(_pretrain, benchmark=benchmark, quiet=jobs > 1)
-    outcomes = dict(_outcomes(pretrain, first, jobs, "pretrain"))
+    outcomes = dict(_outcomes(pretrain, first, jobs, "pretrain", partial(_bytes, benchmark)))
     return {
         name: outcome
         for which, outcome in outcomes.items()
         if isinstance(outcome, SelfcfgError)
         for name in users[which]
     }
+
+
+def _bytes(benchmark: Benchmark, job: Job) -> int:
+    """Memory that a job takes of a processor, at most."""
+    experiment = benchmark.tuned[job.arm]
+    return training_bytes(experiment.plan, experiment.configuration, value_bytes=4)
 
 
 def _pretrain(job: Job, benchmark: Benchmark, *, quiet: bool) -> None:
@@ -147,10 +163,10 @@ def _judged(benchmark: Benchmark, training: Experiment) -> float | None:
 
 
 def _outcomes(
-    function: Callable[[Job], Result], waiting: Mapping[str, Job], jobs: int, doing: str
+    function: Callable[[Job], Result], waiting: Mapping[str, Job], jobs: int, doing: str, memory: Callable[[Job], int]
 ) -> Iterator[tuple[str, Result | SelfcfgError]]:
     """What `run_cases` yields; a request to stop ends all."""
-    for name, outcome in run_cases(function, waiting, jobs=jobs, doing=doing):
+    for name, outcome in run_cases(function, waiting, jobs=jobs, doing=doing, memory=memory):
         if isinstance(outcome, Stopped):
             raise Stopped("benchmark label-efficiency", outcome.found, "the same command goes on where it stopped")
         yield name, outcome

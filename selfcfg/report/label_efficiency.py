@@ -22,6 +22,11 @@ _COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D
 
 _PANEL_INCHES = (4.6, 3.8)
 
+_CHOICE = (
+    " The learning rate was chosen by the Dice on labelled subjects that were kept out of training (every fifth, ten "
+    "at most); with fewer than five, on those trained on."
+)
+
 
 def write_label_report(
     folder: Path, protocol: Protocol, results: Sequence[LabelResult], subjects: Mapping[str, str]
@@ -52,7 +57,16 @@ def write_label_report(
 
 def table_of(cells: Sequence[Cell], baseline: str, *, with_budget: bool = False) -> str:
     """A Markdown table with one row a cell."""
-    heads = ["arm", "labelled", "Dice (95 %)", "seeds", "range over seeds", f"less {baseline} (95 %)", "p", "p, Holm"]
+    heads = [
+        "arm",
+        "labelled",
+        "Dice (95 %)",
+        "seeds",
+        "range over seeds",
+        f"difference to {baseline} (95 %)",
+        "p",
+        "p, Holm",
+    ]
     if with_budget:
         return table(["budget", *heads], [[cell.budget, *_row(cell)] for cell in cells], numbers_from=2)
     return table(heads, [_row(cell) for cell in cells])
@@ -138,8 +152,7 @@ def _making(protocol: Protocol, results: Sequence[LabelResult]) -> list[str]:
         table(["arm", "before", "with labels", "learning rate"], rows, numbers_from=9),
         f"Every job was scored on the same {len(protocol.test)} test cases, which no training and no choice of a rate "
         "has seen. For one seed all arms have the same labelled subjects, and those of a smaller number are among "
-        "those of a bigger one. The learning rate was chosen by the Dice on labelled subjects that were kept out of "
-        "training (every fifth, ten at most); with fewer than five, on those trained on.",
+        "those of a bigger one." + (_CHOICE if len(protocol.rates) > 1 else ""),
         "The Dice of a case is the mean over its classes, that of a subject the mean over its cases and over the "
         "seeds. Intervals are bootstrap intervals (BCa) over test subjects; p is that of the sign-flip permutation "
         "test of paired differences, corrected by Holm's method for all comparisons of this page.",

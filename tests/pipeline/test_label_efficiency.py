@@ -168,7 +168,9 @@ TWO_ARMS: dict[str, Any] = {
 def undisturbed(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> list[LabelResult]:
     """The results of two arms, one job after another."""
     project = Project.of(Workspace.at(workspace), NAME)
-    return run_benchmark(open_benchmark(project, wanted(**TWO_ARMS), tmp_path_factory.mktemp("undisturbed"))).results
+    return run_benchmark(
+        open_benchmark(project, wanted(**TWO_ARMS), tmp_path_factory.mktemp("undisturbed")), jobs=1
+    ).results
 
 
 def test_an_interrupted_benchmark_goes_on_where_it_stopped(
@@ -184,9 +186,9 @@ def test_an_interrupted_benchmark_goes_on_where_it_stopped(
 
     monkeypatch.setattr(label_jobs, "fit_fold", stops)
     with pytest.raises(KeyboardInterrupt):
-        run_benchmark(open_benchmark(project, wanted(**TWO_ARMS), tmp_path))
+        run_benchmark(open_benchmark(project, wanted(**TWO_ARMS), tmp_path), jobs=1)
     before = (tmp_path / "results.jsonl").read_text()
-    results, failed = run_benchmark(open_benchmark(project, wanted(**TWO_ARMS), tmp_path))
+    results, failed = run_benchmark(open_benchmark(project, wanted(**TWO_ARMS), tmp_path), jobs=1)
     assert not failed
     assert (tmp_path / "results.jsonl").read_text().startswith(before)
     assert [(one.name, one.cases) for one in results] == [(one.name, one.cases) for one in undisturbed]
@@ -216,7 +218,18 @@ def test_the_command_trains_compares_and_reports(
     for setting in ("epochs=1", "iterations_per_epoch=2", "batch_size=2", "patch_size=32,32"):
         sets += ["--pretrain-set", f"masked.{setting}"]
     command = ["benchmark", "label-efficiency", NAME, "--arms", "scratch,masked", "--fractions", "5", "--seeds", "1"]
-    command += ["--budgets", "short=2", *sets, "--workspace", str(workspace), "--out", str(tmp_path), "--json"]
+    command += [
+        "--budgets",
+        "short=2",
+        *sets,
+        "--workspace",
+        str(workspace),
+        "--out",
+        str(tmp_path),
+        "--jobs",
+        "1",
+        "--json",
+    ]
     assert main(command) == 0
     told = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert [(one["arm"], one["fraction"], one["seed"]) for one in told["results"]] == [
@@ -253,14 +266,14 @@ def test_options_that_cannot_be_read_are_refused(
 def test_a_job_that_fails_stops_no_other(project: Project, tmp_path: Path) -> None:
     small = wanted(arms=("scratch", "masked"), pretraining={"masked": {**BRIEF, "learning_rate": 1e30}},
                    fractions=(1,), seeds=1, budgets={"short": 2}, rates=(0.01,))  # fmt: skip
-    results, failed = run_benchmark(open_benchmark(project, small, tmp_path))
+    results, failed = run_benchmark(open_benchmark(project, small, tmp_path), jobs=1)
     assert [one.name for one in results] == ["scratch-1-short-0"]
     assert list(failed) == ["masked-1-short-0"]
 
 
 def test_a_rate_that_diverges_is_not_chosen(project: Project, tmp_path: Path) -> None:
     small = wanted(arms=("scratch",), pretraining={}, fractions=(1,), seeds=1, budgets={"short": 2}, rates=(1e30, 0.01))
-    (result,), failed = run_benchmark(open_benchmark(project, small, tmp_path), keep=True)
+    (result,), failed = run_benchmark(open_benchmark(project, small, tmp_path), jobs=1, keep=True)
     assert not failed
     assert result.rate == 0.01
     assert result.tried[0] == (1e30, None)

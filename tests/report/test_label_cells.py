@@ -125,5 +125,5 @@ def test_the_report_has_every_score_a_table_and_a_plot(tmp_path: Path) -> None:
     assert (tmp_path / "label_efficiency.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "masked, 40 steps without labels on 3 cases" in page
-    assert "| less scratch (95 %) |" in page
+    assert "| difference to scratch (95 %) |" in page
     assert "no training and no choice of a rate has seen" in page
