@@ -29,12 +29,12 @@ def test_what_is_no_length_of_time_is_refused(text: str) -> None:
 
 @pytest.mark.slow
 def test_epochs_follow_from_the_time_and_stay_when_it_continues(selfcfg, workspace: Path) -> None:
-    command = ["plan-and-train", 901, "--memory", 0.02, "--fold", "0,1", *SETS, "--time-budget", "20s", "--jobs", 1]
+    command = ["plan-and-train", 901, "--memory", 0.02, "--fold", "0,1", *SETS, "--time-budget", "40s", "--jobs", 1]
     trained = selfcfg(*command, "--workspace", workspace)
     assert trained.code == 0, trained.err
     runs = [json.loads(file.read_text()) for file in sorted(Path(trained.result["run"]).glob("fold_*/run.json"))]
     assert len(runs) == 2 and runs[0]["settings"] == runs[1]["settings"]
-    assert runs[0]["time_budget"] == 20 and runs[0]["settings"]["epochs"] < 1000
+    assert runs[0]["time_budget"] == 40 and runs[0]["settings"]["epochs"] < 1000
     log = (Path(trained.result["run"]) / "fold_0" / "log.jsonl").read_text().splitlines()
     assert len(log) == runs[0]["settings"]["epochs"]
 
