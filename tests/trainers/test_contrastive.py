@@ -9,6 +9,7 @@ from torch import Tensor
 from selfcfg.engine.optimisation import Optimisation, seed_globals
 from selfcfg.engine.trainer import Batch, Parts
 from selfcfg.kernels.contrast import contrast
+from selfcfg.nets.heads import Centre
 from selfcfg.testing import MemoryBatches, small_plan
 from selfcfg.trainers.contrastive import Contrastive, ContrastiveSettings
 from selfcfg.trainers.pretraining import UNLABELLED
@@ -34,18 +35,23 @@ def step(trainer: Contrastive, parts: Parts, batch: Batch) -> Tensor:
     return terms["contrast"]
 
 
-def keys_of(parts: Parts, batch: Batch) -> Tensor:
+def keys_of(parts: Parts, batch: Batch, centre: Centre) -> Tensor:
+    """The keys of a batch; `centre` has seen the batches before it."""
     with torch.no_grad():
-        return parts["slow_projection"](parts["slow_encoder"](batch.views[0]))
+        keys = parts["slow_projection"](parts["slow_encoder"](batch.views[0]))
+        centre.move(keys)
+        return centre(keys)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_each_patch_is_compared_with_the_others_and_the_filled_queue(dimensions: int) -> None:
     trainer = contrastive(dimensions)
     parts, earlier, batch = trainer.build(), drawn(trainer), drawn(trainer, 1)
-    old = keys_of(parts, earlier)
+    centre = Centre(trainer.settings.width)
+    old = keys_of(parts, earlier, centre)
     step(trainer, parts, earlier)
-    queries, keys = parts["projection"](parts["encoder"](batch.image)), torch.cat([keys_of(parts, batch), old])
+    keys = torch.cat([keys_of(parts, batch, centre), old])
+    queries = centre(parts["projection"](parts["encoder"](batch.image)))
     expected = contrast(queries, keys, torch.eye(2, 4, dtype=torch.bool), trainer.settings.temperature).loss
     assert step(trainer, parts, batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
@@ -53,7 +59,7 @@ def test_each_patch_is_compared_with_the_others_and_the_filled_queue(dimensions:
 def test_after_a_step_the_copies_follow_and_the_queue_takes_the_keys() -> None:
     trainer = contrastive(follow=0.75)
     parts, batch = trainer.build(), drawn(trainer)
-    keys = keys_of(parts, batch)
+    keys = keys_of(parts, batch, Centre(trainer.settings.width))
     slow = {name: value.clone() for name, value in parts["slow_encoder"].named_parameters()}
     with torch.no_grad():
         for parameter in parts["encoder"].parameters():
