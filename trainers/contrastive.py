@@ -6,34 +6,17 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from selfcfg.engine.augment import Augmentation
 from selfcfg.engine.trainer import Batch, Need, Parts, Settings
 from selfcfg.kernels.contrast import Contrast, contrast, spread
-from selfcfg.nets.heads import Centre, GlobalHead, Queue, follow, momentum_copy
+from selfcfg.nets.heads import Queue
 from selfcfg.nets.unet import build_parts
-from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Pretraining, PretrainingSettings
-
-STRONG = Augmentation(
-    rotation_p=0.5, scale_p=0.8, scale=(0.5, 1.4), brightness_p=0.8, brightness=(0.6, 1.4), contrast_p=0.8,
-    contrast=(0.6, 1.4), blur_p=0.5, gamma_p=0.5,
-)  # fmt: skip
-"""What the two views of an image differ in; weaker changes leave the task too easy (our choice, after MoCo v2)."""
+from selfcfg.trainers.momentum import MomentumSettings, add_contrast, follow_both, vectors_of
+from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Pretraining
 
 
-class ContrastiveSettings(PretrainingSettings):
-    """The settings of pretraining, and those of the contrast."""
-
-    transforms: Augmentation = Field(STRONG, description="how often each transform is drawn, and its range")
-    temperature: float = Field(0.2, gt=0, description="that similarities are divided by")
-    queue: int = Field(1024, ge=1, description="earlier images that each image is compared with")
-    width: int = Field(128, ge=2, description="length of the vectors that are compared")
-    follow: float = Field(0.99, ge=0, lt=1, description="how slowly the second encoder follows the first")
-
-
-class Contrastive(Pretraining[ContrastiveSettings]):
+class Contrastive(Pretraining[MomentumSettings]):
     """Pretrains the encoder by momentum contrast of two views of each patch (MoCo v2).
 
     Vectors are compared without their moving mean: see `selfcfg.nets.heads.Centre`, without which they collapse here.
@@ -45,7 +28,7 @@ class Contrastive(Pretraining[ContrastiveSettings]):
     """
 
     name: ClassVar[str] = "contrastive"
-    settings_type: ClassVar[type[Settings]] = ContrastiveSettings
+    settings_type: ClassVar[type[Settings]] = MomentumSettings
     needs: ClassVar[Mapping[str, Need]] = {
         UNLABELLED: Need(targets=False, views=2, shift=0.25),
         PROBE: Need(targets=True, validation_only=True),
@@ -54,20 +37,11 @@ class Contrastive(Pretraining[ContrastiveSettings]):
 
     def build(self) -> Parts:
         """Encoder and "projection", the slow copies of both, the "centre" of the vectors, and the "queue"."""
-        topology, settings = self.configuration.topology, self.settings
-        encoder = build_parts(topology, self.n_inputs, 1)["encoder"]
-        projection = GlobalHead(topology, settings.width)
+        topology = self.configuration.topology
         self._keys: list[Tensor] = []
-        return torch.nn.ModuleDict(
-            {
-                "encoder": encoder,
-                "projection": projection,
-                "slow_encoder": momentum_copy(encoder),
-                "slow_projection": momentum_copy(projection),
-                "centre": Centre(settings.width),
-                "queue": Queue(settings.queue, settings.width),
-            }
-        )
+        parts = torch.nn.ModuleDict({"encoder": build_parts(topology, self.n_inputs, 1)["encoder"]})
+        add_contrast(parts, topology, self.settings)
+        return parts
 
     def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
         """One group: "contrast", the InfoNCE of each patch's views against the other patches and the queue, in nats."""
@@ -77,16 +51,14 @@ class Contrastive(Pretraining[ContrastiveSettings]):
 
     def after_step(self, parts: Parts) -> None:
         """The slow copies follow, and the keys of this step go into the queue."""
-        follow(parts["slow_encoder"], parts["encoder"], self.settings.follow)
-        follow(parts["slow_projection"], parts["projection"], self.settings.follow)
+        follow_both(parts, self.settings.follow)
         keys = torch.cat(self._keys)
         cast(Queue, parts["queue"]).push(keys, keys.new_zeros((len(keys), 1)))
         self._keys.clear()
 
     def started(self, parts: Parts) -> None:
         """The slow copies begin where the first encoder and its projection do, which may have been taken over."""
-        follow(parts["slow_encoder"], parts["encoder"], 0)
-        follow(parts["slow_projection"], parts["projection"], 0)
+        follow_both(parts, 0)
 
     def scores(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
         """The share of patches whose own second view is nearest, and the spread of the vectors (0: collapsed)."""
@@ -97,12 +69,7 @@ class Contrastive(Pretraining[ContrastiveSettings]):
 
     def _compared(self, parts: Parts, batch: Batch) -> tuple[Contrast, Tensor]:
         """The contrast of a batch, and the vectors of its second views by the slow copies."""
-        centre = cast(Centre, parts["centre"])
-        with torch.no_grad():
-            keys = parts["slow_projection"](parts["slow_encoder"](batch.views[0])).float()
-            centre.move(keys)
-            keys = centre(keys)
-        queries = centre(parts["projection"](parts["encoder"](batch.image)))
+        queries, keys = vectors_of(parts, parts["encoder"](batch.image), batch.views[0])
         queue = cast(Queue, parts["queue"])
         itself = torch.eye(len(keys), dtype=torch.bool, device=keys.device)
         positive = torch.cat([itself, itself.new_zeros((len(keys), len(queue.vectors)))], 1)

@@ -9,34 +9,28 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from selfcfg.engine.augment import Augmentation
 from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts, Settings
 from selfcfg.errors import UsageError
 from selfcfg.kernels.contrast import Contrast, contrast, in_order, spread
 from selfcfg.kernels.masking import hidden_blocks, seen_ahead
-from selfcfg.nets.heads import Centre, DenseHead, GlobalHead, Queue, follow, momentum_copy
+from selfcfg.nets.heads import DenseHead, GlobalHead, Queue
 from selfcfg.nets.unet import build_parts
 from selfcfg.plan import Configuration, Plan
-from selfcfg.trainers.contrastive import STRONG
+from selfcfg.trainers.momentum import MomentumSettings, add_contrast, follow_both, vectors_of
 from selfcfg.trainers.places import Likeness, Places, compared_pairs, place_accuracy
-from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Pretraining, PretrainingSettings
+from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Pretraining
 
 SEQUENCE = 4
 """Patches of a sequence: six pairs to be ordered, and two patches with a neighbour on either side."""
 
 
-class SequentialSettings(PretrainingSettings):
-    """The settings of pretraining, and those of the three tasks; a task of weight 0 is left out."""
+class SequentialSettings(MomentumSettings):
+    """The settings of momentum contrast, and those of the three tasks; a task of weight 0 is left out."""
 
-    transforms: Augmentation = Field(STRONG, description="how often each transform is drawn, and its range")
     contrast_weight: float = Field(1.0, ge=0, description="weight of the contrast within sequences")
     place_weight: float = Field(1.0, ge=0, description="weight of the contrast with the same place of other cases")
     order_weight: float = Field(1.0, ge=0, description="weight of the order of two patches")
     neighbour_weight: float = Field(1.0, ge=0, description="weight of the prediction of both neighbours")
-    temperature: float = Field(0.2, gt=0, description="that similarities are divided by")
-    queue: int = Field(1024, ge=1, description="earlier patches that each patch is compared with")
-    width: int = Field(128, ge=2, description="length of the vectors that are compared")
-    follow: float = Field(0.99, ge=0, lt=1, description="how slowly the second encoder follows the first")
     alike_steps: int = Field(1, ge=0, description="steps along its sequence up to which another patch is alike")
     alike_within: float = Field(
         0.05, gt=0, le=1, description="patches whose places differ by less are at the same, in parts of the case"
@@ -112,11 +106,7 @@ class Sequential(Pretraining[SequentialSettings]):
         parts = build_parts(topology, self.n_inputs, 1)
         del parts["head"]
         if settings.contrasts:
-            parts["projection"] = GlobalHead(topology, settings.width)
-            parts["slow_encoder"] = momentum_copy(parts["encoder"])
-            parts["slow_projection"] = momentum_copy(parts["projection"])
-            parts["centre"] = Centre(settings.width)
-            parts["queue"] = Queue(settings.queue, settings.width, tags=4)
+            add_contrast(parts, topology, settings, tags=4)
         if settings.order_weight:
             parts["ranking"] = GlobalHead(topology, 1)
         if settings.neighbour_weight:
@@ -156,8 +146,7 @@ class Sequential(Pretraining[SequentialSettings]):
     def after_step(self, parts: Parts) -> None:
         """The slow copies follow, and the keys of this step go into the queue with their places."""
         if self.settings.contrasts:
-            follow(parts["slow_encoder"], parts["encoder"], self.settings.follow)
-            follow(parts["slow_projection"], parts["projection"], self.settings.follow)
+            follow_both(parts, self.settings.follow)
             vectors, tags = (torch.cat(column) for column in zip(*self._keys, strict=True))
             cast(Queue, parts["queue"]).push(vectors, tags)
             self._keys.clear()
@@ -205,12 +194,7 @@ class Sequential(Pretraining[SequentialSettings]):
     ) -> tuple[dict[str, Contrast], Tensor]:
         """The contrasts that are on, of a batch with its second views and the queue, and the second views' vectors."""
         settings, queue = self.settings, cast(Queue, parts["queue"])
-        centre = cast(Centre, parts["centre"])
-        with torch.no_grad():
-            keys = parts["slow_projection"](parts["slow_encoder"](standardised(batch.views[0])))
-            centre.move(keys[places.whole])
-            keys = centre(keys)
-        queries = centre(parts["projection"](features))
+        queries, keys = vectors_of(parts, features, standardised(batch.views[0]), places.whole)
         pairs = compared_pairs(places, queue, SEQUENCE, settings.likeness)
         everything = torch.cat([keys, queue.vectors])
         wanted = {"contrast": pairs.in_sequence, "place": pairs.at_place}

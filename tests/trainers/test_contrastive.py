@@ -11,14 +11,15 @@ from selfcfg.engine.trainer import Batch, Parts
 from selfcfg.kernels.contrast import contrast
 from selfcfg.nets.heads import Centre
 from selfcfg.testing import MemoryBatches, small_plan
-from selfcfg.trainers.contrastive import Contrastive, ContrastiveSettings
+from selfcfg.trainers.contrastive import Contrastive
+from selfcfg.trainers.momentum import MomentumSettings
 from selfcfg.trainers.pretraining import UNLABELLED
 
 
 def contrastive(dimensions: int = 2, batch_size: int = 2, **settings: object) -> Contrastive:
     plan = small_plan(dimensions)
     configuration = plan.configurations["small"].model_copy(update={"batch_size": batch_size})
-    typed = ContrastiveSettings(**{"queue": 8, "width": 16, **settings})
+    typed = MomentumSettings(**{"queue": 8, "width": 16, **settings})
     return Contrastive(typed, plan, configuration)
 
 

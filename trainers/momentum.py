@@ -1,0 +1,72 @@
+"""Momentum contrast: what strategies have in common that compare images by slow copies of encoder and projection."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from selfcfg.engine.augment import Augmentation
+from selfcfg.engine.trainer import Parts
+from selfcfg.nets.heads import Centre, GlobalHead, Queue, follow, momentum_copy
+from selfcfg.topology import Topology
+from selfcfg.trainers.pretraining import PretrainingSettings
+
+STRONG = Augmentation(
+    rotation_p=0.5, scale_p=0.8, scale=(0.5, 1.4), brightness_p=0.8, brightness=(0.6, 1.4), contrast_p=0.8,
+    contrast=(0.6, 1.4), blur_p=0.5, gamma_p=0.5,
+)  # fmt: skip
+"""What the two views of an image differ in; weaker changes leave the task too easy (our choice, after MoCo v2)."""
+
+
+class MomentumSettings(PretrainingSettings):
+    """The settings of pretraining, and those of the contrast."""
+
+    transforms: Augmentation = Field(STRONG, description="how often each transform is drawn, and its range")
+    temperature: float = Field(0.2, gt=0, description="that similarities are divided by")
+    queue: int = Field(1024, ge=1, description="earlier patches that each patch is compared with")
+    width: int = Field(128, ge=2, description="length of the vectors that are compared")
+    follow: float = Field(0.99, ge=0, lt=1, description="how slowly the second encoder follows the first")
+
+
+def add_contrast(parts: Parts, topology: Topology, settings: MomentumSettings, tags: int = 1) -> None:
+    """Adds "projection", the slow copies of it and of the encoder, the "centre" of the vectors, and the "queue".
+
+    Args:
+        parts: hold the encoder.
+        topology: of the encoder.
+        settings: width and length.
+        tags: numbers that the queue keeps beside each vector.
+    """
+    parts["projection"] = GlobalHead(topology, settings.width)
+    parts["slow_encoder"] = momentum_copy(parts["encoder"])
+    parts["slow_projection"] = momentum_copy(parts["projection"])
+    parts["centre"] = Centre(settings.width)
+    parts["queue"] = Queue(settings.queue, settings.width, tags)
+
+
+def follow_both(parts: Parts, momentum: float) -> None:
+    """The slow copies follow encoder and projection; with momentum 0 they become them."""
+    follow(parts["slow_encoder"], parts["encoder"], momentum)
+    follow(parts["slow_projection"], parts["projection"], momentum)
+
+
+def vectors_of(
+    parts: Parts, features: list[Tensor], second: Tensor, counted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The queries of first views and the keys of second views, (B, width) each, without their moving mean.
+
+    Args:
+        parts: as `add_contrast` made them.
+        features: of the first views, by the encoder.
+        second: the second views (B, C, [Z,] Y, X).
+        counted: bool (B,), the patches whose keys move the mean; None: all.
+    """
+    centre = cast(Centre, parts["centre"])
+    with torch.no_grad():
+        keys = parts["slow_projection"](parts["slow_encoder"](second))
+        centre.move(keys if counted is None else keys[counted])
+        keys = centre(keys)
+    return centre(parts["projection"](features)), keys
