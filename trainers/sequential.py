@@ -151,6 +151,11 @@ class Sequential(Pretraining[SequentialSettings]):
             cast(Queue, parts["queue"]).push(vectors, tags)
             self._keys.clear()
 
+    def started(self, parts: Parts) -> None:
+        """The slow copies begin where the first encoder and its projection do, which may have been taken over."""
+        if self.settings.contrasts:
+            follow_both(parts, 0)
+
     def validate(self, parts: Parts, batches: Iterable[Mapping[str, Batch]]) -> dict[str, float]:
         """Numbers of the tasks that are on, "best" going by the first of them, and the probe.
 

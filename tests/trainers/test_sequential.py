@@ -254,3 +254,14 @@ def test_cases_without_neighbours_are_refused(dimensions: int, length: float, wo
     configuration = plan.configurations["small"].model_copy(update={"median_shape": (length, 24.0, 24.0)[:dimensions]})
     with pytest.raises(UsageError, match=words):
         Sequential(SequentialSettings(), plan, configuration)
+
+
+def test_slow_copies_begin_where_weights_were_taken_over() -> None:
+    trainer = sequential()
+    parts = built(trainer)
+    with torch.no_grad():
+        for parameter in parts["encoder"].parameters():
+            parameter.add_(1)
+        trainer.started(parts)
+    for ahead, behind in zip(parts["encoder"].parameters(), parts["slow_encoder"].parameters(), strict=True):
+        assert torch.equal(ahead, behind)
