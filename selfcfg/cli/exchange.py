@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from selfcfg.cli.options import DebugOption, FoldOption, JsonOption, Speaker, WorkspaceOption, split_values
 from selfcfg.workspace import Workspace
+
+if TYPE_CHECKING:
+    from selfcfg.interop.exchanged import Exchanged
 
 importing = typer.Typer(
     help="Takes over a model that another tool trained.", no_args_is_help=True, rich_markup_mode=None
@@ -39,11 +42,7 @@ def import_nnunet(
 
     speaker = Speaker(as_json)
     made = import_model(source, out, configuration=configuration, folds=split_values(fold) or None, weights=weights)
-    speaker.say(f"imported {', '.join(made.folds)}: {made.model}")
-    if made.first is not None:
-        speaker.say(f"the first model of the cascade: {made.first}")
-    for note in made.notes:
-        speaker.say(f"note: {note}")
+    _tell(speaker, "imported", made)
     speaker.say(f"not taken over: {LEFT_BEHIND}")
     speaker.done({"model": str(made.model)}, f"selfcfg predict {made.model} -i IMAGES -o PREDICTIONS")
 
@@ -77,10 +76,14 @@ def export(
     description = DatasetDescription.read(dataset_json) if dataset_json else None
     chosen = None if "all" in folds or not folds else folds
     made = export_model(model, out, folds=chosen, weights=weights, description=description)
-    speaker.say(f"exported {', '.join(made.folds)}: {made.model}")
+    _tell(speaker, "exported", made)
+    speaker.say(f"{to}: nnUNetv2_predict_from_modelfolder -m {made.model} -i IMAGES -o PREDICTIONS")
+    speaker.done({"model": str(made.model), "folds": list(made.folds)})
+
+
+def _tell(speaker: Speaker, done: str, made: Exchanged) -> None:
+    speaker.say(f"{done} {', '.join(made.folds)}: {made.model}")
     if made.first is not None:
         speaker.say(f"the first model of the cascade: {made.first}")
     for note in made.notes:
         speaker.say(f"note: {note}")
-    speaker.say(f"{to}: nnUNetv2_predict_from_modelfolder -m {made.model} -i IMAGES -o PREDICTIONS")
-    speaker.done({"model": str(made.model), "folds": list(made.folds)})

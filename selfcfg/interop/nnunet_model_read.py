@@ -15,6 +15,7 @@ from selfcfg.engine.device import package_versions
 from selfcfg.errors import DataError, UsageError, listed, nearest
 from selfcfg.files import hash_file, new_folder
 from selfcfg.fingerprint import Fingerprint
+from selfcfg.interop.exchanged import Exchanged, beside, refuse_existing
 from selfcfg.interop.nnunet_archive import FOLD, find_models, unpacked
 from selfcfg.interop.nnunet_checkpoint import Checkpoint, read_checkpoint
 from selfcfg.interop.nnunet_read import from_nnunet, read_foreign_json, safe_name
@@ -38,23 +39,6 @@ _PLAIN = re.compile(
 """Trainers of nnU-Net v2.8.1 that build the network of the plans."""
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What an import made.
-
-    Args:
-        model: folder of the model.
-        first: folder of a cascade's first model, else None.
-        folds: names of its folds.
-        notes: what a user should know, in words.
-    """
-
-    model: Path
-    first: Path | None
-    folds: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
 def import_model(
     source: Path,
     out: Path,
@@ -62,7 +46,7 @@ def import_model(
     configuration: str | None = None,
     folds: Sequence[int | str] | None = None,
     weights: Kind = "final",
-) -> Imported:
+) -> Exchanged:
     """Writes a model that nnU-Net v2 trained as an experiment folder, and a cascade's first model beside it.
 
     Args:
@@ -76,7 +60,7 @@ def import_model(
         UsageError: there is no such model or fold, several models without a choice, or `out` is there already.
         DataError: something in the model is missing, damaged, unsafe, or of another kind than can be honoured.
     """
-    _refuse_existing(out)
+    refuse_existing(out)
     with unpacked(source) as folder, ExitStack() as finishing:
         theirs = _chosen_model(find_models(folder), source, configuration)
         target = finishing.enter_context(new_folder(out))
@@ -85,20 +69,14 @@ def import_model(
         first, previous = None, taken.plan.configuration(taken.configuration).after
         if previous is not None:
             first = beside(out, taken.configuration, previous)
-            _refuse_existing(first)
+            refuse_existing(first)
             theirs = _first_model(theirs, taken.configuration, previous)
             before = _Stage(theirs, finishing.enter_context(new_folder(first)), source.name, weights)
             before.take(before.chosen_folds([fold.removeprefix("fold_") for fold in taken.records]))
             before.finish()
             taken.link(before, first.name)
         taken.finish()
-    return Imported(out, first, tuple(taken.records), tuple(dict.fromkeys(taken.notes)))
-
-
-def beside(folder: Path, configuration: str, previous: str) -> Path:
-    """Where the first model of a cascade goes: named like its second with the name of its own configuration."""
-    stem = folder.name.removesuffix(configuration)
-    return folder.with_name(f"{stem}{previous}" if stem != folder.name else f"{folder.name}__{previous}")
+    return Exchanged(out, first, tuple(taken.records), tuple(dict.fromkeys(taken.notes)))
 
 
 @dataclass
@@ -306,11 +284,6 @@ def _record(plan: Plan, checkpoint: Checkpoint, fold: str, file_ending: str, sou
         status="finished",
         origin=origin,
     )
-
-
-def _refuse_existing(folder: Path) -> None:
-    if folder.exists():
-        raise UsageError(f"write {folder}", "it is there already", "choose another --out, or move it away")
 
 
 def _in_order(fold: str) -> tuple[int, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from selfcfg.dataset import DatasetDescription
 from selfcfg.engine.journal import read_log
 from selfcfg.engine.loading import Weights, load_model
 from selfcfg.engine.model import Model
-from selfcfg.errors import DataError, UsageError
+from selfcfg.errors import DataError
 from selfcfg.files import new_folder, write_json
-from selfcfg.interop.nnunet_model_read import beside
+from selfcfg.interop.exchanged import Exchanged, beside, refuse_existing
 from selfcfg.interop.nnunet_weights import to_theirs
 from selfcfg.interop.nnunet_write import plans_name, to_nnunet
 from selfcfg.plan import Plan
@@ -29,23 +28,6 @@ _OURS_ALONE = {"cases", "ignore", "version"}
 """Keys of a fingerprint that nnU-Net does not know; the first names the cases."""
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What an export made.
-
-    Args:
-        model: nnU-Net's model folder.
-        first: that of a cascade's first model, else None.
-        folds: names of its folds.
-        notes: what a user should know, in words.
-    """
-
-    model: Path
-    first: Path | None
-    folds: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
 def export_model(
     model: Path,
     out: Path,
@@ -53,7 +35,7 @@ def export_model(
     folds: Sequence[int | str] | None = None,
     weights: Weights = "final",
     description: DatasetDescription | None = None,
-) -> Exported:
+) -> Exchanged:
     """Writes a model as a folder that ``nnUNetv2_predict_from_modelfolder`` takes, a cascade's first model beside it.
 
     Args:
@@ -80,12 +62,11 @@ def export_model(
         for part, folder in ((loaded, out), (loaded.first, first)):
             if part is None or folder is None:
                 continue
-            if folder.exists():
-                raise UsageError(f"write {folder}", "it is there already", "choose another --out, or move it away")
+            refuse_existing(folder)
             _write(part, finishing.enter_context(new_folder(folder)), description)
     if not loaded.mirror_axes:
         notes.append("nnU-Net will predict one pass: the training did not mirror")
-    return Exported(out, first, tuple(file.parent.name for file in loaded.files), tuple(notes))
+    return Exchanged(out, first, tuple(file.parent.name for file in loaded.files), tuple(notes))
 
 
 def _write(model: Model, folder: Path, description: DatasetDescription) -> None:

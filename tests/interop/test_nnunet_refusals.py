@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from selfcfg.interop.nnunet_model_read import import_model
 from tests.interop.conftest import FIRST, SECOND, Content, Write, cascade_plan, plan_of
 
 NAME = "encoder.stages.0.0.convs.0.conv.weight"
-EVIL = "/tmp/selfcfg-was-here"
+EVIL = str(Path(tempfile.gettempdir(), "selfcfg-was-here"))
 """What hostile files of these tests try to make."""
 
 
