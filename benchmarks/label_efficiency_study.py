@@ -1,12 +1,13 @@
 """What pretraining without labels is worth on real data, at the size of two processor cores.
 
     python benchmarks/label_efficiency_study.py --data DIR --work DIR [--only hippocampus] [--fractions 1,0.05,0.1,1.0]
-        [--seeds 3] [--jobs 2]
+        [--arms scratch,several] [--seeds 3] [--jobs 2] [--ablate]
 
 DIR of ``--data`` holds the datasets of `DOMAINS`. Each target is planned as a 2D network of four stages and 0.5 million
-parameters, and ``selfcfg benchmark label-efficiency`` is given twice: with every arm on the target's images alone, and
-with `hierarchical` on the images of all domains. What is done is kept in ``--work``, so that the same command goes on
-where it stopped; reports, tables and a line a job are copied to ``benchmarks/results/label_efficiency``.
+parameters, and ``selfcfg benchmark label-efficiency`` compares `ARMS`: every strategy on the target's images alone, and
+`several`, which is `hierarchical` on the images of all domains. With ``--ablate`` it compares `ABLATIONS` instead, each
+without one of its terms. What is done is kept in ``--work``, so that the same command goes on where it stopped;
+reports, tables and a line a job are copied to ``benchmarks/results/label_efficiency``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,20 @@ from selfcfg.files import write_json
 RESULTS = Path(__file__).resolve().parent / "results" / "label_efficiency"
 SMALL = {"inherits_from": "2d", "topology": {"features": [16, 32, 64, 128]}, "batch_size": 16}
 CONFIGURATION = "2d_small"
-ARMS = "scratch,masked,contrastive,sequential,hierarchical"
+ARMS = {
+    "scratch": "scratch",
+    "masked": "masked",
+    "contrastive": "contrastive",
+    "sequential": "sequential",
+    "hierarchical": "hierarchical",
+    "several": "hierarchical",
+}
+ABLATIONS = {
+    "sequential": ("contrast", "place", "order", "neighbour"),
+    "several": ("contrast", "dataset", "group", "reconstruction"),
+}
+"""The terms of two arms that are left out one at a time."""
+
 PRETRAINING = {"epochs": 24, "iterations_per_epoch": 50, "validation_iterations": 6, "workers": 0}
 BUDGETS = "short=100,converged=600"
 KEPT = ("report.md", "label_efficiency.png", "cases.csv", "results.jsonl", "protocol.json")
@@ -91,34 +105,44 @@ def planned(name: str, work: Path) -> None:
         write_json(file, content)
 
 
-def studied(name: str, options: argparse.Namespace, *, several: bool) -> None:
+def compared(options: argparse.Namespace) -> dict[str, tuple[str, str | None]]:
+    """By arm, its trainer or "scratch", and the term that is left out."""
+    arms = {arm: ARMS[arm] for arm in (options.arms.split(",") if options.arms else ARMS)}
+    if not options.ablate:
+        return {arm: (trainer, None) for arm, trainer in arms.items()}
+    whole = {arm: (trainer, None) for arm, trainer in arms.items() if arm in ABLATIONS}
+    parts = {f"{arm}-no-{term}": (arms[arm], term) for arm in whole for term in ABLATIONS[arm]}
+    return {"scratch": ("scratch", None), **whole, **parts}
+
+
+def studied(name: str, options: argparse.Namespace) -> None:
     """One benchmark, and its results where they are kept."""
-    label = f"{name}_{'several' if several else 'alone'}"
-    words = ["--arms", "scratch,hierarchical" if several else ARMS, "--fractions", options.fractions]
-    for arm in ("masked", "contrastive", "sequential", "hierarchical"):
-        if several and arm != "hierarchical":
+    words, arms = [], compared(options)
+    for arm, (trainer, without) in arms.items():
+        if trainer == "scratch":
             continue
-        for key, value in PRETRAINING.items():
-            words += ["--pretrain-set", f"{arm}.{key}={value}"]
-    if several:
-        words += [w for o, d in DOMAINS.items() if o != name for w in ("--unlabelled", f"{d.group}={d.number}")]
+        settings = PRETRAINING if without is None else {**PRETRAINING, f"{without}_weight": 0}
+        words += [word for key, value in settings.items() for word in ("--pretrain-set", f"{arm}.{key}={value}")]
+        if arm.startswith("several"):
+            others = [domain for other, domain in DOMAINS.items() if other != name]
+            words += [w for one in others for w in ("--pretrain-on", f"{arm}:{one.group}={one.number}")]
+    words += ["--arms", ",".join(f"{arm}={trainer}" if arm != trainer else arm for arm, (trainer, _) in arms.items())]
+    words += ["--fractions", options.fractions, "--seeds", options.seeds, "--budgets", BUDGETS, "--jobs", options.jobs]
+    label = f"{name}_ablations" if options.ablate else name
     out = options.work / "studies" / label
-    shared = ["-c", CONFIGURATION, "--seeds", options.seeds, "--budgets", BUDGETS, "--jobs", options.jobs]
-    ours(
-        "benchmark",
-        "label-efficiency",
-        DOMAINS[name].number,
-        *words,
-        *shared,
-        "--out",
-        out,
-        "--workspace",
-        options.work,
-    )
     target = RESULTS / label
-    target.mkdir(parents=True, exist_ok=True)
-    for file in KEPT:
-        shutil.copyfile(out / file, target / file)
+    if (earlier := target / "results.jsonl").is_file() and not (out / "results.jsonl").is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(earlier, out / "results.jsonl")
+        shutil.copyfile(target / "protocol.json", out / "protocol.json")
+    place = ["-c", CONFIGURATION, "--out", out, "--workspace", options.work]
+    try:
+        ours("benchmark", "label-efficiency", DOMAINS[name].number, *words, *place)
+    finally:
+        target.mkdir(parents=True, exist_ok=True)
+        for file in KEPT:
+            if (out / file).is_file():
+                shutil.copyfile(out / file, target / file)
 
 
 def main() -> None:
@@ -127,6 +151,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--only", default=",".join(TARGETS))
+    parser.add_argument("--arms", default="", help="of the study, with commas; default: all")
+    parser.add_argument("--ablate", action="store_true")
     parser.add_argument("--fractions", default="1,0.05,0.1,1.0")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
@@ -136,8 +162,7 @@ def main() -> None:
         converted(name, options.data, options.work)
     for name in options.only.split(","):
         planned(name, options.work)
-        for several in (False, True):
-            studied(name, options, several=several)
+        studied(name, options)
 
 
 if __name__ == "__main__":

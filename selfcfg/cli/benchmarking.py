@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +40,7 @@ def label_efficiency(
     dataset: DatasetArgument,
     arms: Annotated[
         list[str] | None,
-        typer.Option(help="scratch, or trainers; those that only pretrain are fine-tuned; with commas"),
+        typer.Option(help="scratch, or trainers, NAME=TRAINER to have one twice; what only pretrains is fine-tuned"),
     ] = None,
     fractions: Annotated[
         list[str] | None, typer.Option(help="labelled subjects: 3 is their number, 0.05 or 1.0 their share; commas")
@@ -54,6 +55,9 @@ def label_efficiency(
         list[str] | None, typer.Option(metavar="ARM.KEY=VALUE", help="a setting of an arm that pretrains; repeat")
     ] = None,
     unlabelled: UnlabelledOption = None,
+    pretrain_on: Annotated[
+        list[str] | None, typer.Option(metavar="ARM:IMAGES", help="like --unlabelled, for one arm alone; repeat")
+    ] = None,
     configuration: ConfigurationOption = None,
     planner: PlanOption = None,
     mirroring: Annotated[bool, typer.Option(help="also predict mirrored images")] = True,
@@ -74,7 +78,7 @@ def label_efficiency(
     from selfcfg.engine.label_jobs import run_benchmark  # noqa: PLC0415
 
     wanted = LabelEfficiency(
-        arms=tuple(split_values(arms)) or ("scratch", "masked"),
+        arms=arms_of(split_values(arms) or ["scratch", "masked"]),
         fractions=tuple(amount_of(text) for text in split_values(fractions)) or (0.05, 0.1, 1.0),
         seeds=seeds,
         budgets=budgets_of(split_values(budgets) or list(BUDGETS)),
@@ -82,6 +86,7 @@ def label_efficiency(
         settings=settings_of(settings),
         pretraining=_by_arm(pretrain_set),
         unlabelled=unlabelled_sets(unlabelled, workspace),
+        further={arm: unlabelled_sets(sets, workspace) for arm, sets in _sets_by_arm(pretrain_on).items()},
         configuration=configuration,
         planner=planner,
         mirroring=mirroring,
@@ -129,6 +134,23 @@ def amount_of(text: str) -> int | float:
         raise UsageError("--fractions", f"'{text}' is not a number", remedy) from None
 
 
+def arms_of(texts: list[str]) -> dict[str, str]:
+    """The trainer of each arm given as NAME=TRAINER, by the trainer's name alone, or as "scratch".
+
+    Raises:
+        UsageError: a name is there twice, or cannot be a folder's.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, trainer = text.partition("=")
+        if name in found:
+            raise UsageError("--arms", f"'{name}' is there twice", "give names of your own: NAME=TRAINER")
+        if not re.fullmatch(r"[A-Za-z0-9_+-]+", name):
+            raise UsageError("--arms", f"'{name}' is no name", "use letters, digits, _, + and -")
+        found[name] = trainer or ("supervised" if name == "scratch" else name)
+    return found
+
+
 def budgets_of(texts: list[str]) -> dict[str, int]:
     """The steps of each budget given as NAME=STEPS, or by a name that has some already.
 
@@ -154,6 +176,17 @@ def rate_of(text: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError("--rates", f"'{text}' is not a number", "write them as 0.01,0.003") from None
+
+
+def _sets_by_arm(values: list[str] | None) -> dict[str, list[str]]:
+    """What is given as ARM:IMAGES, by arm."""
+    found: dict[str, list[str]] = {}
+    for text in split_values(values):
+        arm, colon, images = text.partition(":")
+        if not colon or not images:
+            raise UsageError("--pretrain-on", f"'{text}' is not ARM:IMAGES", f"write it as masked:{text.strip(':')}")
+        found.setdefault(arm, []).append(images)
+    return found
 
 
 def _by_arm(values: list[str] | None) -> dict[str, dict[str, str]]:

@@ -22,7 +22,7 @@ from selfcfg.records import Record
 from selfcfg.runs import INCIDENTAL
 from selfcfg.splits import Split, labelled_subjects
 
-SCRATCH, SUPERVISED = "scratch", "supervised"
+SUPERVISED = "supervised"
 
 FOLD = 0
 """The fold whose validation cases are the test cases."""
@@ -41,23 +41,24 @@ class LabelEfficiency(Record):
     """What a benchmark of label efficiency compares.
 
     Args:
-        arms: "scratch" (supervised training alone) or names of trainers. One that segments is trained as it is; one
-            that only pretrains does so once a seed, on all training images of the fold without labels, and
-            "supervised" goes on from there.
+        arms: entry-point name of a trainer, by name of the arm. One that segments is trained as it is; one that only
+            pretrains does so once a seed, on all training images of the fold without labels, and "supervised" goes
+            on from there.
         fractions: labelled subjects; as an int their number, as a float their share.
         seeds: how often all is repeated, each time with other labelled subjects, another start and other batches.
         budgets: optimiser steps with labels, by name.
         rates: learning rates that every job chooses from.
         settings: of the trainings with labels.
         pretraining: settings of the arms that pretrain, by arm.
-        unlabelled: further images for arms that take images without labels.
+        unlabelled: further images for all arms that take images without labels.
+        further: still further ones, by arm.
         configuration: name within the plan; None: its default.
         planner: name of the plan; None: the only one there is.
         mirroring: average the predictions of mirrored images, where the training mirrored.
         device: such as "cpu" or "cuda:0"; None: the best there is.
     """
 
-    arms: tuple[str, ...]
+    arms: dict[str, str]
     fractions: tuple[int | float, ...]
     seeds: int = 3
     budgets: dict[str, int]
@@ -65,6 +66,7 @@ class LabelEfficiency(Record):
     settings: dict[str, Any] = {}
     pretraining: dict[str, dict[str, Any]] = {}
     unlabelled: tuple[Unlabelled, ...] = ()
+    further: dict[str, tuple[Unlabelled, ...]] = {}
     configuration: str | None = None
     planner: str | None = None
     mirroring: bool = True
@@ -142,7 +144,7 @@ class Benchmark:
     def pretraining(self, arm: str, seed: int) -> Experiment:
         """The pretraining of an arm with a seed, which all fractions, budgets and rates share."""
         experiment = self.pretrained[arm]
-        request = experiment.request.model_copy(update={"seed": seed, "name": f"seed{seed}"})
+        request = experiment.request.model_copy(update={"seed": seed, "name": f"{arm}-seed{seed}"})
         return replace(experiment, request=request)
 
     def training(self, job: Job, rate: float) -> Experiment:
@@ -193,9 +195,9 @@ def open_benchmark(project: Project, wanted: LabelEfficiency, folder: Path) -> B
     for request in (*requests.tuned.values(), *requests.pretrained.values()):
         if choose(place, request).configuration.after is not None:
             raise UsageError("benchmark a cascade", "it trains two stages", "name another configuration with -c")
-    by_trainer = {request.trainer: request for one in requests for request in one.values()}
-    opened = {name: open_experiment(place, one, [FOLD], jobs=default_jobs()) for name, one in by_trainer.items()}
-    tuned, pretrained = ({arm: opened[one.trainer] for arm, one in part.items()} for part in requests)
+    different = {request.content_hash(): request for one in requests for request in one.values()}
+    opened = {key: open_experiment(place, one, [FOLD], jobs=default_jobs()) for key, one in different.items()}
+    tuned, pretrained = ({arm: opened[one.content_hash()] for arm, one in part.items()} for part in requests)
     split = next(iter(tuned.values())).splits[FOLD]
     subjects = {case.id: case.subject for case in project.dataset.cases}
     for fraction in wanted.fractions:
@@ -222,16 +224,18 @@ def _requests(wanted: LabelEfficiency) -> _Requests:
         UsageError: there is no such trainer, or it cannot be compared in this way.
     """
     found = _Requests({}, {})
-    for arm in wanted.arms:
-        trainer: type[Trainer[Any]] = registry.load("trainers", SUPERVISED if arm == SCRATCH else arm)
-        if not trainer.segments():
+    for arm, name in wanted.arms.items():
+        trainer: type[Trainer[Any]] = registry.load("trainers", name)
+        pretrains = not trainer.segments()
+        if pretrains:
             _refuse_labels(arm, trainer)
-            found.pretrained[arm] = _request(wanted, arm, trainer, wanted.pretraining.get(arm, {}))
+            found.pretrained[arm] = _request(wanted, arm, name, wanted.pretraining.get(arm, {}))
             trainer = registry.load("trainers", SUPERVISED)
         elif arm in wanted.pretraining:
             raise UsageError(f"--pretrain-set {arm}", "this arm does not pretrain", "use --set")
-        name = arm if arm not in (SCRATCH, *found.pretrained) else SUPERVISED
-        found.tuned[arm] = _request(wanted, name, trainer, wanted.settings)
+        found.tuned[arm] = _request(wanted, arm, SUPERVISED if pretrains else name, wanted.settings)
+        if arm in wanted.further and not any(arm in part and part[arm].unlabelled for part in found):
+            raise UsageError(f"--pretrain-on {arm}", "this arm learns from no images without labels", "leave it out")
         for budget in wanted.budgets:
             settings_of(wanted, trainer, budget, wanted.rates[0])
     if wanted.unlabelled and not any(one.unlabelled for part in found for one in part.values()):
@@ -239,15 +243,14 @@ def _requests(wanted: LabelEfficiency) -> _Requests:
     return found
 
 
-def _request(
-    wanted: LabelEfficiency, name: str, trainer: type[Trainer[Any]], settings: Mapping[str, Any]
-) -> TrainRequest:
+def _request(wanted: LabelEfficiency, arm: str, name: str, settings: Mapping[str, Any]) -> TrainRequest:
+    takes_images = registry.load("trainers", name).unlabelled()
     return TrainRequest(
         configuration=wanted.configuration,
         planner=wanted.planner,
         trainer=name,
         settings=_quick(settings),
-        unlabelled=wanted.unlabelled if trainer.unlabelled() else (),
+        unlabelled=(*wanted.unlabelled, *wanted.further.get(arm, ())) if takes_images else (),
         resume=True,
         device=wanted.device,
     )
@@ -305,8 +308,9 @@ def _refuse(wanted: LabelEfficiency) -> None:
             )
     if given := [name for name in ("epochs", "learning_rate") if name in wanted.settings]:
         raise UsageError(f"--set {given[0]}", "every job decides it", "give --budgets and --rates")
-    if strange := sorted(set(wanted.pretraining) - set(wanted.arms)):
-        raise UsageError(f"--pretrain-set {strange[0]}", f"the arms are {listed(wanted.arms)}", "name one of them")
+    for option, by_arm in (("--pretrain-set", wanted.pretraining), ("--pretrain-on", wanted.further)):
+        if strange := sorted(set(by_arm) - set(wanted.arms)):
+            raise UsageError(f"{option} {strange[0]}", f"the arms are {listed(wanted.arms)}", "name one of them")
 
 
 def _refuse_labels(arm: str, trainer: type[Trainer[Any]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from selfcfg.cli import main
+from selfcfg.cli.benchmarking import arms_of
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.engine import label_jobs, pipeline
 from selfcfg.engine.experiment import Experiment
@@ -51,7 +52,8 @@ def wanted(**changes: Any) -> LabelEfficiency:
         "arms": ARMS, "fractions": (1, 0.5, 1.0), "seeds": 2, "budgets": {"short": 2, "long": 40}, "settings": SMALL,
         "pretraining": {"masked": BRIEF, "contrastive": BRIEF},
     }  # fmt: skip
-    return LabelEfficiency(**{**values, **changes})
+    values |= changes
+    return LabelEfficiency(**{**values, "arms": arms_of(list(values["arms"]))})
 
 
 @pytest.fixture
@@ -117,6 +119,21 @@ def test_copies_of_test_images_among_further_images_are_left_out(project: Projec
     assert {*further.training, *further.validation} == set(benchmark.train)
 
 
+def test_one_trainer_may_be_several_arms_with_settings_and_images_of_its_own(
+    project: Project, tmp_path: Path
+) -> None:
+    images = {"images": project.root / "imagesTr"}
+    arms = ("scratch", "masked", "coarse=masked", "more=masked")
+    pretraining = {"masked": BRIEF, "coarse": {**BRIEF, "mask_block": 16}, "more": BRIEF}
+    asked = wanted(arms=arms, pretraining=pretraining, further={"more": (images,)})
+    benchmark = open_benchmark(project, asked, tmp_path)
+    opened = {arm: benchmark.pretraining(arm, 0) for arm in ("masked", "coarse", "more")}
+    assert len({one.folder for one in opened.values()}) == 3
+    assert [one.settings.mask_block for one in opened.values()] == [8, 16, 8]
+    assert [len(sources(one)["unlabelled"].domains) for one in opened.values()] == [1, 1, 2]
+    assert [arm.pretrainer for arm in benchmark.protocol().arms.values()] == [None, "masked", "masked", "masked"]
+
+
 def test_pretraining_sees_all_training_images_and_is_shared(benchmark: Benchmark) -> None:
     experiment = benchmark.pretraining("masked", 1)
     assert sources(experiment)["unlabelled"].domains[0].training == benchmark.train
@@ -148,6 +165,8 @@ def test_budgets_rates_and_settings_are_equal_for_all_arms(benchmark: Benchmark)
         ({"pretraining": {"scratch": {"epochs": 3}}}, "this arm does not pretrain; use --set"),
         ({"pretraining": {"nobody": {"epochs": 3}}}, "--pretrain-set nobody"),
         ({"arms": ("scratch",), "pretraining": {}, "unlabelled": ({"images": "x"},)}, "no arm learns from images"),
+        ({"further": {"scratch": ({"images": "x"},)}}, "--pretrain-on scratch: this arm learns from no images"),
+        ({"further": {"nobody": ({"images": "x"},)}}, "--pretrain-on nobody"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(
@@ -193,7 +212,7 @@ def test_an_interrupted_benchmark_goes_on_where_it_stopped(
     assert (tmp_path / "results.jsonl").read_text().startswith(before)
     assert [(one.name, one.cases) for one in results] == [(one.name, one.cases) for one in undisturbed]
     jobs = [f"{one.name}-0.01" for one in undisturbed]
-    assert done == ["seed0", *jobs[:3], "seed0", *jobs[2:]]
+    assert done == ["masked-seed0", *jobs[:3], "masked-seed0", *jobs[2:]]
 
 
 def test_jobs_side_by_side_give_the_same_results(
@@ -240,7 +259,7 @@ def test_the_command_trains_compares_and_reports(
     assert {one["chosen_on"] for one in told["results"]} == {"kept out"}
     assert [one["difference"] is not None for one in told["comparisons"][1:]] == [True]
     assert "Nothing: the test set has 3 subjects" in Path(told["report"]).read_text(encoding="utf-8")
-    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["masked__standard__2d__seed0"]
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["masked__standard__2d__masked-seed0"]
 
     lines = (tmp_path / "results.jsonl").read_text()
     assert main(command) == 0
@@ -254,6 +273,9 @@ def test_the_command_trains_compares_and_reports(
         ("--budgets", "quick", "'quick' is not NAME=STEPS; write it as short=100"),
         ("--rates", "fast", "'fast' is not a number"),
         ("--pretrain-set", "epochs=3", "'epochs' names no arm; write it as masked.epochs=3"),
+        ("--pretrain-on", "ct=3", "'ct=3' is not ARM:IMAGES; write it as masked:ct=3"),
+        ("--arms", "scratch,masked,masked", "'masked' is there twice; give names of your own: NAME=TRAINER"),
+        ("--arms", "a/b=masked", "'a/b' is no name"),
     ],
 )
 def test_options_that_cannot_be_read_are_refused(
