@@ -1,7 +1,8 @@
 """The same function on many cases in several processes, where one bad case never stops the others.
 
-A process that dies is replaced. A case whose process was killed while others ran, most likely for want of memory, is
-tried once more on its own; a case that fails again is reported with the signal that ended it and the likely cause.
+Workers end with the process that started them. A process that dies is replaced. A case whose process was killed while
+others ran, most likely for want of memory, is tried once more on its own; a case that fails again is reported with the
+signal that ended it and the likely cause.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -166,6 +168,7 @@ def how_it_ended(exitcode: int | None) -> str:
 
 def _work(function: Callable[[Item], Result], connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _one_thread()
     while True:
         try:
@@ -184,6 +187,16 @@ def _work(function: Callable[[Item], Result], connection: Connection) -> None:
             return
         except Exception:  # noqa: BLE001 - an answer that cannot be pickled
             connection.send((False, traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    """Asks this process to stop once the one that started it is gone: else it would go on writing, unknown to anybody.
+
+    A training saves where it is first, as it does whenever it is asked to stop.
+    """
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _one_thread() -> None:

@@ -143,7 +143,8 @@ def test_default_jobs_is_what_this_process_may_use():
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir() or sys.platform == "win32", reason="needs /proc")
-def test_workers_end_with_a_killed_parent(tmp_path):
+@pytest.mark.parametrize("seconds", [0.2, 600], ids=["short work", "in the middle of long work"])
+def test_workers_end_with_a_killed_parent(tmp_path, seconds):
     import subprocess
 
     script = tmp_path / "parent.py"
@@ -151,7 +152,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
         "import time\n"
         "from selfcfg.parallel import run_cases\n"
         "def nap(n):\n"
-        "    time.sleep(0.2)\n"
+        f"    time.sleep(n and {seconds})\n"
         "    return n\n"
         "if __name__ == '__main__':\n"
         "    for name, _ in run_cases(nap, {str(n): n for n in range(999)}, jobs=2, doing='nap'):\n"

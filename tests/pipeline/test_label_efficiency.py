@@ -119,9 +119,7 @@ def test_copies_of_test_images_among_further_images_are_left_out(project: Projec
     assert {*further.training, *further.validation} == set(benchmark.train)
 
 
-def test_one_trainer_may_be_several_arms_with_settings_and_images_of_its_own(
-    project: Project, tmp_path: Path
-) -> None:
+def test_one_trainer_may_be_several_arms_with_settings_and_images_of_its_own(project: Project, tmp_path: Path) -> None:
     images = {"images": project.root / "imagesTr"}
     arms = ("scratch", "masked", "coarse=masked", "more=masked")
     pretraining = {"masked": BRIEF, "coarse": {**BRIEF, "mask_block": 16}, "more": BRIEF}
