@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Self
@@ -22,11 +21,11 @@ from selfcfg.nets.heads import DenseHead, GlobalHead
 from selfcfg.nets.unet import build_parts
 from selfcfg.progress import say
 from selfcfg.trainers.masked import MaskedSettings, repainted
-from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Pretraining
+from selfcfg.trainers.pretraining import PROBE, TILT, UNLABELLED, Pretraining
 
 PLACEMENT = Augmentation(
-    rotation_p=0.3, rotation_2d=math.radians(30), scale_p=0.5, noise_p=0, brightness_p=0, contrast_p=0,
-    low_resolution_p=0.5, gamma_inverted_p=0, gamma_p=0,
+    rotation_p=0.2, scale_p=0.5, noise_p=0, brightness_p=0, contrast_p=0, low_resolution_p=0.5, gamma_inverted_p=0,
+    gamma_p=0, mirror_p=0, rotation_2d=TILT, rotation_3d=TILT,
 )  # fmt: skip
 """What batches are augmented with: place and sharpness; intensities are changed by `kernels.randomized`."""
 

@@ -12,23 +12,23 @@ from selfcfg.engine.augment import Augmentation
 from selfcfg.engine.trainer import Parts
 from selfcfg.nets.heads import Centre, GlobalHead, Queue, follow, momentum_copy
 from selfcfg.topology import Topology
-from selfcfg.trainers.pretraining import PretrainingSettings
+from selfcfg.trainers.pretraining import TILT, PretrainingSettings
 
 STRONG = Augmentation(
-    rotation_p=0.5, scale_p=0.8, scale=(0.5, 1.4), brightness_p=0.8, brightness=(0.6, 1.4), contrast_p=0.8,
-    contrast=(0.6, 1.4), blur_p=0.5, gamma_p=0.5,
+    rotation_p=0.2, scale_p=0.8, brightness_p=0.8, brightness=(0.6, 1.4), contrast_p=0.8, contrast=(0.6, 1.4),
+    blur_p=0.5, gamma_p=0.5, mirror_p=0, rotation_2d=TILT, rotation_3d=TILT,
 )  # fmt: skip
-"""What the two views of an image differ in; weaker changes leave the task too easy (our choice, after MoCo v2)."""
+"""What the two views of an image differ in: much in intensities, as in MoCo v2, and little in place (our choice)."""
 
 
 class MomentumSettings(PretrainingSettings):
     """The settings of pretraining, and those of the contrast."""
 
     transforms: Augmentation = Field(STRONG, description="how often each transform is drawn, and its range")
-    temperature: float = Field(0.2, gt=0, description="that similarities are divided by")
+    temperature: float = Field(0.1, gt=0, description="that similarities are divided by")
     queue: int = Field(1024, ge=1, description="earlier patches that each patch is compared with")
     width: int = Field(128, ge=2, description="length of the vectors that are compared")
-    follow: float = Field(0.99, ge=0, lt=1, description="how slowly the second encoder follows the first")
+    follow: float = Field(0.9, ge=0, lt=1, description="how slowly the second encoder follows the first")
 
 
 def add_contrast(parts: Parts, topology: Topology, settings: MomentumSettings, tags: int = 1) -> None:

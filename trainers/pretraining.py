@@ -17,6 +17,14 @@ from selfcfg.kernels.probe import drawn_voxels, linear_probe, voxel_features
 
 UNLABELLED, PROBE = "unlabelled", "probe"
 
+TILT = math.radians(15)
+"""How far images that are compared with each other are turned at most; they are not mirrored either (our choice).
+
+Slices of hippocampus MR that were turned by up to 180 degrees and mirrored were not told apart after 600 steps. In 200
+steps `hierarchical` reached a probe of 0.79 upright and 0.76 turned, `sequential` an accuracy of the order of slices of
+0.84 and 0.66 (one seed, 160 training cases, a network of 0.5 million parameters).
+"""
+
 _EACH = 64
 """Voxels of a label value that a patch gives to the probe."""
 
