@@ -12,7 +12,7 @@ import pytest
 from selfcfg.io.dicom import patient_of, read_picture
 from selfcfg.io.images import picture_geometry
 from selfcfg.io.problems import FileProblem, Unsupported
-from tests.radiographs import draw_picture, write_dicom
+from tests.radiographs import draw_picture, sitk, write_dicom
 
 Array = np.ndarray[Any, Any]
 GRAY = draw_picture(0)
@@ -100,3 +100,14 @@ def test_other_files_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[st
         with pytest.raises(FileProblem, match="there is no such file"):
             function(tmp_path / "b.dcm")
     assert capfd.readouterr().err == ""
+
+
+def test_real_slices_have_the_numbers_of_their_series(real_data: Callable[[str], Path]) -> None:
+    files = sorted((real_data("dicom") / "totalseg_ct_series" / "dicom").iterdir())
+    assert files
+    for path in files[:5]:
+        picture, geometry = read_picture(path)
+        expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        assert np.array_equal(picture[0], expected)
+        assert geometry.dimensions == 2
+        assert patient_of(path) == sitk.ReadImage(str(path)).GetMetaData("0010|0020").strip()

@@ -17,7 +17,7 @@ from pathlib import Path
 from selfcfg.cli import main
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
-BLOCK = re.compile(r"^```(?P<kind>\w+)(?P<options>[^\n]*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w[^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 RECORDER = """#!/usr/bin/env python3
 import json, os, sys
@@ -34,10 +34,9 @@ SMALLER: dict[str, dict[str, str]] = {
 """By command: options that get these values, whatever the page says."""
 
 
-def blocks(page: str, kind: str) -> list[str]:
-    """The texts of a page's blocks of a kind, in order."""
-    found = BLOCK.finditer((STUDIES / page).read_text(encoding="utf-8"))
-    return [match["text"] for match in found if match["kind"] == kind]
+def blocks(page: str, heading: str) -> list[str]:
+    """The texts of a page's blocks of a heading, such as ``sh`` or ``python notest``, in order."""
+    return [text for found, text in BLOCK.findall((STUDIES / page).read_text(encoding="utf-8")) if found == heading]
 
 
 def commands(text: str, folder: Path) -> list[list[str]]:

@@ -51,7 +51,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest
     write_set(tmp_path / "mmwhs", "mr", 1001)
     monkeypatch.chdir(tmp_path)
     (names,) = blocks(PAGE, "json")
-    (mend,) = blocks(PAGE, "python")
+    (mend,) = blocks(PAGE, "python notest")
     moving, converting, studying = blocks(PAGE, "sh")
     (tmp_path / "mmwhs.json").write_text(names)
     assert commands(moving, tmp_path) == []
