@@ -49,7 +49,9 @@ def uid(number: int, kind: int = 4) -> str:
     return f"{ROOT_UID}.{kind}.8323329.{300 + number}.1517875162.{258080 + number}"
 
 
-def write_dicom(path: Path, picture: np.ndarray[Any, Any], patient: str = "", **tags: str) -> None:
+def write_dicom(
+    path: Path, picture: np.ndarray[Any, Any], patient: str = "", *, compressed: bool = False, **tags: str
+) -> None:
     """A picture (Y, X), frames (Z, Y, X) or colours (Y, X, 3) as DICOM; tags as ``tag_0008_0060="CR"``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.GetImageFromArray(picture, isVector=picture.shape[2:] == (3,))
@@ -57,6 +59,7 @@ def write_dicom(path: Path, picture: np.ndarray[Any, Any], patient: str = "", **
         image.SetMetaData(key.removeprefix("tag_").replace("_", "|"), value)
     writer = sitk.ImageFileWriter()
     writer.SetFileName(str(path))
+    writer.SetUseCompression(compressed)
     writer.Execute(image)
 
 

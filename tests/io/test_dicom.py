@@ -82,10 +82,17 @@ def test_several_frames_are_refused(tmp_path: Path) -> None:
         read_picture(tmp_path / "a.dcm")
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 0.999])
-def test_cut_files_are_refused(tmp_path: Path, kept: float) -> None:
+def test_compressed_pictures(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "a.dcm", GRAY, compressed=True)
+    assert b"\xfe\xff\xdd\xe0" in (tmp_path / "a.dcm").read_bytes(), "the mark that ends compressed pixels"
+    assert np.array_equal(read_picture(tmp_path / "a.dcm")[0][0, 0], GRAY)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 0.995])
+def test_cut_files_are_refused(tmp_path: Path, kept: float, compressed: bool) -> None:
     path = tmp_path / "a.dcm"
-    write_dicom(path, GRAY)
+    write_dicom(path, GRAY, compressed=compressed)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(FileProblem, match=r"a\.dcm: (not a DICOM picture, or )?cut short; copy"):
