@@ -9,6 +9,8 @@ from selfcfg.errors import DataError, UsageError
 RASTER_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 FILE_ENDINGS = VOLUME_ENDINGS + RASTER_ENDINGS
+DICOM_ENDINGS = (".dcm", ".dicom")
+"""Suffixes that are only read by converters: a dataset holds no DICOM."""
 
 
 def ending_in(name: str) -> str | None:

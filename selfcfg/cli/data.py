@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,6 +23,13 @@ from selfcfg.cli.options import (
 from selfcfg.errors import counted
 from selfcfg.workspace import Workspace
 
+ChannelsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="channel names in order, such as CT or T1,T2; they choose the normalisation"),
+]
+SubjectPatternOption = Annotated[
+    str | None, typer.Option(metavar="RE", help="regular expression whose first group is the subject in a case id")
+]
 IdOption = Annotated[int, typer.Option("--id", help="number of the new dataset, 1 to 999")]
 NewNameOption = Annotated[str, typer.Option("--name", help="name of the new dataset: letters, digits, '-' and '_'")]
 
@@ -55,19 +62,14 @@ def convert_folder(
     labels: Annotated[Path, typer.Option(help="folder of label maps named like the images")],
     number: IdOption,
     name: NewNameOption,
-    channels: Annotated[
-        list[str] | None,
-        typer.Option(help="channel names in order, such as CT or T1,T2; they choose the normalisation"),
-    ] = None,
+    channels: ChannelsOption = None,
     labels_json: Annotated[
         Path | None, typer.Option(help='{"name": original value}, or the "labels" of a dataset.json')
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="label values above this are foreground, the others background")
     ] = None,
-    subject_pattern: Annotated[
-        str | None, typer.Option(metavar="RE", help="regular expression whose first group is the subject in a case id")
-    ] = None,
+    subject_pattern: SubjectPatternOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -89,6 +91,47 @@ def convert_folder(
     if labels_json is None:
         speaker.say(f"classes: {', '.join(dataset.labels.targets)} (to name them: --labels-json)")
     _converted(speaker, dataset.root, len(dataset.cases))
+
+
+@convert.command("rle-csv")
+def convert_rle_csv(
+    images: Annotated[Path, typer.Option(help="folder of pictures (DICOM, PNG, ...), with all folders in it")],
+    table: Annotated[Path, typer.Option("--csv", help="table with a row a mask: the image's name, the run lengths")],
+    number: IdOption,
+    name: NewNameOption,
+    coding: Annotated[
+        Literal["relative", "absolute"] | None,
+        typer.Option(help="starts of runs count from the run before, or from the first pixel; default: what fits"),
+    ] = None,
+    id_column: Annotated[str | None, typer.Option(help="column of image names; default: ImageId or the like")] = None,
+    code_column: Annotated[str | None, typer.Option(help="column of codes; default: EncodedPixels or the like")] = None,
+    unlisted: Annotated[
+        Literal["leave-out", "empty"], typer.Option(help="images without a row: unlabelled, or without a mask")
+    ] = "leave-out",
+    label_name: Annotated[str, typer.Option(help="name of what the masks show")] = "foreground",
+    channels: ChannelsOption = None,
+    subject_pattern: SubjectPatternOption = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Converts pictures whose masks are run lengths in a table, such as those of SIIM-ACR pneumothorax segmentation."""
+    from selfcfg.convert.rle_csv import RleRequest  # noqa: PLC0415
+    from selfcfg.convert.rle_csv import convert_rle_csv as convert_dataset  # noqa: PLC0415
+
+    request = RleRequest(
+        images=images,
+        table=table,
+        coding=coding,
+        id_column=id_column,
+        code_column=code_column,
+        unlisted=unlisted,
+        label_name=label_name,
+        channels=tuple(split_values(channels)),
+        subject_pattern=subject_pattern,
+    )
+    dataset = convert_dataset(request, Workspace.at(workspace).new_dataset_folder(number, name))
+    _converted(Speaker(as_json), dataset.root, len(dataset.cases))
 
 
 def _converted(speaker: Speaker, root: Path, n_cases: int) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 
 from selfcfg.errors import DataError, SelfcfgError, UsageError, listed
 from selfcfg.files import new_folder, refused
-from selfcfg.image_files import RASTER_ENDINGS
+from selfcfg.geometry import Geometry
+from selfcfg.image_files import DICOM_ENDINGS, RASTER_ENDINGS
 from selfcfg.io.images import ending_of, read_image, read_label, write_image, write_label
 from selfcfg.parallel import default_jobs, run_cases
 from selfcfg.progress import progress
@@ -47,6 +48,7 @@ class CaseSurvey:
         label_copied: whether the label can be taken as it is, suffix and values aside.
         values: label value to number of voxels; with a threshold, of the mask.
         stack: whether a picture format holds several slices, or numbers that only TIFF can.
+        geometry: of the first image file.
     """
 
     n_channels: tuple[int, ...]
@@ -54,6 +56,7 @@ class CaseSurvey:
     label_copied: bool
     values: dict[int, int]
     stack: bool
+    geometry: Geometry
 
 
 @dataclass(frozen=True)
@@ -115,11 +118,11 @@ def every_case(
     return results
 
 
-def refuse(failed: list[str], doing: str, remedy: str = "mend them and run it again") -> None:
-    """Raises one error that lists what is wrong with every case, or does nothing when nothing is."""
+def refuse(failed: list[str], doing: str, remedy: str = "mend them and run it again", what: str = "cases") -> None:
+    """Raises one error that lists what is wrong with every case (or other thing), or does nothing when nothing is."""
     if failed:
         shown = listed(failed, _SHOWN, separator="\n  ")
-        raise DataError(doing, f"{len(failed)} cases cannot be used\n  {shown}\n", remedy)
+        raise DataError(doing, f"{len(failed)} {what} cannot be used\n  {shown}\n", remedy)
 
 
 def survey_case(item: tuple[SourceCase, float | None]) -> CaseSurvey:
@@ -130,9 +133,11 @@ def survey_case(item: tuple[SourceCase, float | None]) -> CaseSurvey:
     """
     case, threshold = item
     n_channels, copied, stack = [], [], False
+    geometries: list[Geometry] = []
     shapes: dict[str, tuple[int, ...]] = {}
     for path in case.images:
-        image, geometry = read_image(path)
+        image, geometry = read_source(path)
+        geometries.append(geometry)
         shapes[path.name] = geometry.shape
         n_channels.append(len(image))
         copied.append(_is_plain(path, image))
@@ -148,23 +153,23 @@ def survey_case(item: tuple[SourceCase, float | None]) -> CaseSurvey:
     if len(set(shapes.values())) > 1:
         every = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise DataError("compare its files", f"they differ in shape (z, y, x): {every}", "export them from one grid")
-    return CaseSurvey(tuple(n_channels), tuple(copied), label_copied, values, stack)
+    return CaseSurvey(tuple(n_channels), tuple(copied), label_copied, values, stack, geometries[0])
 
 
 def common_ending(sources: list[SourceCase], surveys: Mapping[str, CaseSurvey]) -> str:
     """The suffix to write: that of all files where they agree, else .nii.gz for volumes and .png for pictures.
 
-    Pictures that PNG cannot hold become .tif; JPEG never stays, since it changes label values.
+    Pictures that PNG cannot hold become .tif; neither JPEG stays, since it changes label values, nor DICOM.
 
     Raises:
         DataError: pictures and volumes are mixed.
     """
     files = [path for case in sources for path in (*case.images, *([case.label] if case.label else []))]
-    endings = {ending_of(path): path for path in files}
-    if len(endings) == 1 and (only := next(iter(endings))) not in (".jpg", ".jpeg"):
+    endings = {_source_ending(path): path for path in files}
+    if len(endings) == 1 and (only := next(iter(endings))) not in (".jpg", ".jpeg", *DICOM_ENDINGS):
         return only
-    raster = [path for ending, path in endings.items() if ending in RASTER_ENDINGS]
-    volumes = [path for ending, path in endings.items() if ending not in RASTER_ENDINGS]
+    raster = [path for ending, path in endings.items() if ending in RASTER_ENDINGS + DICOM_ENDINGS]
+    volumes = [path for path in endings.values() if path not in raster]
     if raster and volumes:
         found = f"pictures ({raster[0].name}) and volumes ({volumes[0].name}) are mixed"
         raise DataError("convert", found, "store images and labels in formats of one kind")
@@ -175,20 +180,43 @@ def common_ending(sources: list[SourceCase], surveys: Mapping[str, CaseSurvey]) 
 
 def write_case(item: Writing) -> None:
     """Writes the files of one case; those that need no change are copied byte for byte."""
-    images, labels = item.folder / f"images{item.part}", item.folder / f"labels{item.part}"
+    write_images(item)
+    if item.case.label is not None:
+        _write_label(item, item.case.label, label_file(item))
+
+
+def label_file(item: Writing) -> Path:
+    """Where the label of a case is to be written."""
+    return item.folder / f"labels{item.part}" / f"{item.case.id}{item.ending}"
+
+
+def write_images(item: Writing) -> None:
+    """Writes the image files of one case as `write_case` does, and no label."""
+    images = item.folder / f"images{item.part}"
     number = 0
     for path, copied in zip(item.case.images, item.survey.copied, strict=True):
-        if copied and ending_of(path) == item.ending:
+        if copied and _source_ending(path) == item.ending:
             copy(path, images / f"{item.case.id}_{number:04d}{item.ending}")
             number += 1
             continue
-        image, geometry = read_image(path)
+        image, geometry = read_source(path)
         one_file = item.ending in RASTER_ENDINGS
         for part in [image] if one_file else [image[index : index + 1] for index in range(len(image))]:
             write_image(images / f"{item.case.id}_{number:04d}{item.ending}", part, geometry)
             number += 1
-    if item.case.label is not None:
-        _write_label(item, item.case.label, labels / f"{item.case.id}{item.ending}")
+
+
+def read_source(path: Path) -> tuple[np.ndarray[Any, Any], Geometry]:
+    """The image (C, Z, Y, X) of a file of any format that a converter takes, and where it lies.
+
+    Raises:
+        FileProblem: as `read_image`.
+    """
+    if not _is_dicom(path):
+        return read_image(path)
+    from selfcfg.io import dicom  # noqa: PLC0415 - only DICOM files need SimpleITK
+
+    return dicom.read_picture(path)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -217,6 +245,14 @@ def mapped(label: np.ndarray[Any, Any], label_map: Mapping[int, int]) -> np.ndar
     return result
 
 
+def _is_dicom(path: Path) -> bool:
+    return path.name.lower().endswith(DICOM_ENDINGS)
+
+
+def _source_ending(path: Path) -> str:
+    return path.suffix.lower() if _is_dicom(path) else ending_of(path)
+
+
 def _write_label(item: Writing, source: Path, target: Path) -> None:
     unchanged = all(item.label_map.get(value, value) == value for value in item.survey.values)
     if unchanged and item.survey.label_copied and ending_of(source) == item.ending:
@@ -239,6 +275,8 @@ def _read_mask(path: Path, threshold: float | None) -> np.ndarray[Any, Any]:
 
 def _is_plain(path: Path, image: np.ndarray[Any, Any]) -> bool:
     """Whether the file can stay as it is: one channel a volume; a gray or RGB picture without palette and alpha."""
+    if _is_dicom(path):
+        return False
     ending = ending_of(path)
     if ending not in RASTER_ENDINGS:
         return len(image) == 1

@@ -1,14 +1,17 @@
-"""The dataset.json of a converted dataset."""
+"""The dataset.json of a converted dataset: what it says of channels, subjects and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfcfg.convert.building import CaseSurvey, refuse
+from selfcfg.convert.building import CaseSurvey, SourceCase, refuse
 from selfcfg.convert.label_plan import LabelPlan
 from selfcfg.dataset import Provenance
+from selfcfg.errors import DataError, UsageError, counted, listed
+from selfcfg.image_files import RASTER_ENDINGS
 
 
 def describe(
@@ -42,3 +45,56 @@ def refuse_undeclared(plan: LabelPlan, surveys: Mapping[str, CaseSurvey], source
         if (undeclared := plan.undeclared(survey.values))
     ]
     refuse(failed, "map the labels", f"declare the values in {source}, or mend the labels")
+
+
+def name_channels(given: tuple[str, ...], surveys: Mapping[str, CaseSurvey], ending: str) -> tuple[str, ...]:
+    """The channel names: those given, else "R", "G", "B" for colour pictures, "image" or "image0", "image1", ...
+
+    Raises:
+        UsageError: not as many were given as there are channels.
+        DataError: cases differ in their number of channels.
+    """
+    groups: dict[int, list[str]] = {}
+    for case, survey in sorted(surveys.items()):
+        groups.setdefault(sum(survey.n_channels), []).append(case)
+    if len(groups) > 1:
+        counts = "; ".join(
+            f"{count} in {len(cases)} cases such as {cases[0]}" for count, cases in sorted(groups.items())
+        )
+        raise DataError(
+            "convert",
+            f"cases differ in their number of channels: {counts}",
+            "convert gray and colour images separately",
+        )
+    count = next(iter(groups))
+    if given and len(given) != count:
+        raise UsageError(
+            f"channels {', '.join(given)}", f"{counted(count, 'channel')} found", f"give {counted(count, 'name')}"
+        )
+    colours = ending in RASTER_ENDINGS and count == 3
+    default = ("R", "G", "B") if colours else ("image",) if count == 1 else tuple(f"image{n}" for n in range(count))
+    return given or default
+
+
+def subjects_by_pattern(pattern: str | None, sources: Sequence[SourceCase]) -> dict[str, str]:
+    """Case id to subject: the first group of `pattern`, found in the id; without a pattern the id itself.
+
+    Raises:
+        UsageError: not a regular expression, or without a group.
+        DataError: cases in whose id it is not found; they are named.
+    """
+    if pattern is None:
+        return {case.id: case.id for case in sources}
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"subject pattern '{pattern}'", f"not a regular expression ({error})", "mend it") from error
+    if not expression.groups:
+        raise UsageError(
+            f"subject pattern '{pattern}'", "it has no group", "put brackets round the subject, as (patient\\d+)"
+        )
+    found = {case.id: expression.search(case.id) for case in sources}
+    missing = [case for case, hit in found.items() if hit is None or not hit[1]]
+    if missing:
+        raise DataError(f"subject pattern '{pattern}'", f"not found in {listed(missing)}", "change the pattern")
+    return {case: hit[1] for case, hit in found.items() if hit is not None}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from selfcfg.convert.building import (
     CaseSurvey,
-    SourceCase,
     Writing,
     building,
     common_ending,
@@ -16,13 +14,12 @@ from selfcfg.convert.building import (
     survey_case,
     write_case,
 )
-from selfcfg.convert.description import describe, refuse_undeclared
+from selfcfg.convert.description import describe, name_channels, refuse_undeclared, subjects_by_pattern
 from selfcfg.convert.label_plan import Declared, LabelPlan, plan_declared, plan_found, plan_mask, read_declared
 from selfcfg.convert.pairing import Pairs, pair
 from selfcfg.dataset import Dataset, Provenance
 from selfcfg.errors import DataError, UsageError, counted, listed
 from selfcfg.files import write_json
-from selfcfg.image_files import RASTER_ENDINGS
 from selfcfg.progress import say
 from selfcfg.records import Record
 
@@ -66,11 +63,11 @@ def convert_folder(request: FolderRequest, destination: Path) -> Dataset:
     pairs = pair(request.images, request.labels)
     _tell(pairs)
     sources = list(pairs.cases)
-    subjects = _subjects(request.subject_pattern, sources)
+    subjects = subjects_by_pattern(request.subject_pattern, sources)
     surveys = every_case(survey_case, {case.id: (case, request.threshold) for case in sources}, sources, "read")
     plan = _label_plan(request, declared, surveys)
     ending = common_ending(sources, surveys)
-    channels = _channels(request.channels, surveys, ending)
+    channels = name_channels(request.channels, surveys, ending)
     source = f"images {', '.join(map(str, request.images))}, labels {request.labels}"
     provenance = Provenance(
         subjects={case: subject for case, subject in subjects.items() if case != subject},
@@ -109,45 +106,3 @@ def _label_plan(request: FolderRequest, declared: Declared | None, surveys: Mapp
     plan = plan_declared(declared)
     refuse_undeclared(plan, surveys, declared.source)
     return plan
-
-
-def _channels(given: tuple[str, ...], surveys: Mapping[str, CaseSurvey], ending: str) -> tuple[str, ...]:
-    """The channel names; the number of channels must be the same in every case."""
-    groups: dict[int, list[str]] = {}
-    for case, survey in sorted(surveys.items()):
-        groups.setdefault(sum(survey.n_channels), []).append(case)
-    if len(groups) > 1:
-        counts = "; ".join(
-            f"{count} in {len(cases)} cases such as {cases[0]}" for count, cases in sorted(groups.items())
-        )
-        raise DataError(
-            "convert",
-            f"cases differ in their number of channels: {counts}",
-            "convert gray and colour images separately",
-        )
-    count = next(iter(groups))
-    if given and len(given) != count:
-        raise UsageError(
-            f"channels {', '.join(given)}", f"{counted(count, 'channel')} found", f"give {counted(count, 'name')}"
-        )
-    colours = ending in RASTER_ENDINGS and count == 3
-    default = ("R", "G", "B") if colours else ("image",) if count == 1 else tuple(f"image{n}" for n in range(count))
-    return given or default
-
-
-def _subjects(pattern: str | None, sources: list[SourceCase]) -> dict[str, str]:
-    if pattern is None:
-        return {case.id: case.id for case in sources}
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"subject pattern '{pattern}'", f"not a regular expression ({error})", "mend it") from error
-    if not expression.groups:
-        raise UsageError(
-            f"subject pattern '{pattern}'", "it has no group", "put brackets round the subject, as (patient\\d+)"
-        )
-    found = {case.id: expression.search(case.id) for case in sources}
-    missing = [case for case, hit in found.items() if hit is None or not hit[1]]
-    if missing:
-        raise DataError(f"subject pattern '{pattern}'", f"not found in {listed(missing)}", "change the pattern")
-    return {case: hit[1] for case, hit in found.items() if hit is not None}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfcfg.errors import DataError
+from selfcfg.errors import DataError, UsageError
 from selfcfg.files import read_json
 from selfcfg.labels import BACKGROUND, IGNORE, LabelSchema
 
@@ -143,7 +143,18 @@ def plan_mask(declared: Declared | None) -> LabelPlan:
         raise DataError(
             f"read {source}", f"{len(names)} classes with --threshold", "declare one class, or leave --threshold out"
         )
-    return LabelPlan(LabelSchema(labels={BACKGROUND: 0, names[0]: 1}), {0: 0, 1: 1})
+    return plan_class(names[0])
+
+
+def plan_class(name: str) -> LabelPlan:
+    """The plan of masks of one class.
+
+    Raises:
+        UsageError: the name has a meaning of its own, or is empty.
+    """
+    if not name.strip() or name.strip().lower() in (BACKGROUND, IGNORE):
+        raise UsageError(f"label name '{name}'", "not a name of what masks show", "choose another")
+    return LabelPlan(LabelSchema(labels={BACKGROUND: 0, name.strip(): 1}), {0: 0, 1: 1})
 
 
 def _is_number(text: str) -> bool:

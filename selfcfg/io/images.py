@@ -78,11 +78,11 @@ def read_header(path: Path) -> tuple[int, Geometry]:
             from selfcfg.io import tiff  # noqa: PLC0415
 
             n_channels, shape, stack = tiff.layout(path)
-            return n_channels, _picture_geometry(shape, tiff.read_spacing(path) if stack else None, stack=stack)
+            return n_channels, picture_geometry(shape, tiff.read_spacing(path) if stack else None, stack=stack)
         from selfcfg.io import raster  # noqa: PLC0415
 
         n_channels, size = raster.channels(path)
-        return n_channels, _picture_geometry((1, *size), None, stack=False)
+        return n_channels, picture_geometry((1, *size))
 
 
 def write_image(path: Path, image: Array, geometry: Geometry) -> None:
@@ -137,6 +137,14 @@ def ending_of(path: Path) -> str:
     raise FileProblem(f"read {path}", "its suffix is of no supported format", nearest(suffix, FILE_ENDINGS))
 
 
+def picture_geometry(shape: tuple[int, ...], spacing: Vector | None = None, *, stack: bool = False) -> Geometry:
+    """The geometry of a picture of shape (1, Y, X), or of a stack (Z, Y, X) with its spacing where that is known."""
+    size: Shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+    if stack:
+        return Geometry(shape=size, spacing=spacing or (1.0, 1.0, 1.0))
+    return Geometry(shape=size, spacing=(FLAT_SPACING, 1.0, 1.0), dimensions=2)
+
+
 def _read(path: Path, *, indices: bool) -> tuple[Array, Geometry, tuple[str, ...]]:
     ending = ending_of(path)
     if ending in (".nii.gz", ".nii"):
@@ -156,7 +164,7 @@ def _read(path: Path, *, indices: bool) -> tuple[Array, Geometry, tuple[str, ...
     doubts: tuple[str, ...] = ()
     if ending in _JPEG and (turned := raster.exif_orientation(path)) != 1:
         doubts = (f"its EXIF orientation is {turned}, which is not applied: viewers show it turned",)
-    return picture, _picture_geometry(picture.shape[1:], None, stack=False), doubts
+    return picture, picture_geometry(picture.shape[1:]), doubts
 
 
 def _read_tiff(path: Path, *, indices: bool) -> tuple[Array, Geometry, tuple[str, ...]]:
@@ -165,7 +173,7 @@ def _read_tiff(path: Path, *, indices: bool) -> tuple[Array, Geometry, tuple[str
     image, stack = tiff.read(path, indices=indices)
     spacing = tiff.read_spacing(path) if stack else None
     doubts = () if spacing or not stack else ("no spacing stands beside this stack, so 1 mm is taken",)
-    return image, _picture_geometry(image.shape[1:], spacing, stack=stack), doubts
+    return image, picture_geometry(image.shape[1:], spacing, stack=stack), doubts
 
 
 def _opaque(path: Path, image: Array, samples: int) -> Array:
@@ -174,13 +182,6 @@ def _opaque(path: Path, image: Array, samples: int) -> Array:
     from selfcfg.io.raster import without_alpha  # noqa: PLC0415
 
     return without_alpha(path, image, alpha=True)
-
-
-def _picture_geometry(shape: tuple[int, ...], spacing: Vector | None, *, stack: bool) -> Geometry:
-    size: Shape = (int(shape[0]), int(shape[1]), int(shape[2]))
-    if stack:
-        return Geometry(shape=size, spacing=spacing or (1.0, 1.0, 1.0))
-    return Geometry(shape=size, spacing=(FLAT_SPACING, 1.0, 1.0), dimensions=2)
 
 
 def _write_picture(path: Path, image: Array, geometry: Geometry, ending: str) -> None:

@@ -27,7 +27,7 @@ def read(path: Path) -> tuple[np.ndarray[Any, Any], Geometry, tuple[str, ...]]:
         FileProblem: damaged, cut short, longer than its header says, or not of this format.
     """
     verify_volume(path, path.read_bytes())
-    with _quiet():
+    with quiet():
         image = sitk.ReadImage(str(path))
     return unpack(path, image)
 
@@ -62,7 +62,7 @@ def read_header(path: Path) -> tuple[int, Geometry]:
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    with _quiet():
+    with quiet():
         reader.ReadImageInformation()
     geometry, _ = _geometry(path, reader)
     sizes = reader.GetSize()
@@ -84,7 +84,7 @@ def write(path: Path, image: np.ndarray[Any, Any], geometry: Geometry) -> None:
 
 def read_pixels(path: Path) -> np.ndarray[Any, Any]:
     """The numbers of a picture in SimpleITK's axis order, colours last."""
-    with _quiet():
+    with quiet():
         return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
 
 
@@ -94,7 +94,7 @@ def write_pixels(path: Path, pixels: np.ndarray[Any, Any]) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """ITK prints warnings straight to the terminal; what matters of them is found by our own look at the header."""
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
