@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -60,6 +60,15 @@ class CaseInfo(Record):
     spacing: Vector
     axis_order: tuple[int, int, int]
     source: str = ""
+
+    @classmethod
+    def unchanged(cls, case: str, geometry: Geometry, source: str = "") -> Self:
+        """Of a case to which nothing was done: not cropped, not resampled, its axes in the file's order."""
+        z, y, x = geometry.shape
+        return cls(
+            case=case, geometry=geometry, box=((0, z), (0, y), (0, x)), cropped_shape=(z, y, x), shape=(z, y, x),
+            spacing=geometry.spacing, axis_order=(0, 1, 2), source=source,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,7 @@ LOCATIONS = {
 def prepared(case="case_1", shape=(40, 70, 60), channels=2, seed=0, label=True):
     rng = np.random.default_rng(seed)
     image = rng.normal(size=(channels, *shape)).astype(np.float32)
-    info = CaseInfo(
-        case=case,
-        geometry=Geometry(shape=shape, spacing=(2.0, 1.0, 1.0)),
-        box=((0, shape[0]), (0, shape[1]), (0, shape[2])),
-        cropped_shape=shape,
-        shape=shape,
-        spacing=(2.0, 1.0, 1.0),
-        axis_order=(0, 1, 2),
-        source="abc",
-    )
+    info = CaseInfo.unchanged(case, Geometry(shape=shape, spacing=(2.0, 1.0, 1.0)), source="abc")
     return Prepared(image, rng.integers(-1, 4, shape).astype(np.int16) if label else None, info)
 
 
