@@ -19,13 +19,13 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+from line_protocol import Peer
 from recording import append, read
 
 from selfcfg.cli import main as selfcfg
@@ -84,37 +84,16 @@ KINDS = {
 }
 
 
-class Peer:
-    """nnU-Net in a process of its own interpreter; use as a context manager."""
+def asked(peer: Peer, what: str, **job: Any) -> dict[str, Any]:
+    """What nnU-Net's process answers to one job.
 
-    def __init__(self, python: Path, work: Path) -> None:
-        command = [str(python), str(HERE / "peer_models.py"), str(work)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.versions = self._line()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-
-    def do(self, what: str, **job: Any) -> dict[str, Any]:
-        """What it answers to one job."""
-        if self._process.stdin is None:
-            raise RuntimeError("nnU-Net's process takes no input")
-        self._process.stdin.write(json.dumps({"do": what, **job}, default=str) + "\n")
-        self._process.stdin.flush()
-        answer = self._line()
-        if "error" in answer:
-            raise RuntimeError(f"nnU-Net, {what}: {answer['error']}")
-        return answer
-
-    def _line(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise RuntimeError("nnU-Net's process has ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    Raises:
+        RuntimeError: nnU-Net did.
+    """
+    answer = peer.ask(do=what, **job)
+    if "error" in answer:
+        raise RuntimeError(f"nnU-Net, {what}: {answer['error']}")
+    return answer
 
 
 class Work:
@@ -140,11 +119,11 @@ class Work:
         shutil.copy(self.raw / "dataset.json", folder)
         stages = [FIRST, CASCADE] if kind.configuration == CASCADE else [kind.configuration]
         needed = [*dict.fromkeys("3d_fullres" if stage == CASCADE else stage for stage in stages)]
-        self.peer.do("prepare", dataset=self.dataset, configurations=needed)
+        asked(self.peer, "prepare", dataset=self.dataset, configurations=needed)
         for stage in stages:
             job = {"dataset": self.dataset, "configuration": stage, "trainer": kind.trainer}
             for fold in kind.folds:
-                done = self.peer.do("train", **job, fold=fold, iterations=self.iterations, validate=stage == FIRST)
+                done = asked(self.peer, "train", **job, fold=fold, iterations=self.iterations, validate=stage == FIRST)
         if kind.old_plans:
             write_as_before_2_4(Path(done["model"]) / "plans.json")
         return Path(done["model"])
@@ -173,7 +152,9 @@ class Work:
             first = model.with_name(model.name.removesuffix(CASCADE) + FIRST)
             previous = self.predicted_by_peer(first, out.with_name(f"{out.name}-first"), exact=exact)
         folds = [fold.name.removeprefix("fold_") for fold in sorted(model.glob("fold_*"))]
-        self.peer.do("predict", model=model, folds=folds, images=self.images, out=out, previous=previous, exact=exact)
+        asked(
+            self.peer, "predict", model=model, folds=folds, images=self.images, out=out, previous=previous, exact=exact
+        )
         return out
 
     def _plan(self) -> Plan:
@@ -277,7 +258,7 @@ def given(model: Path, images: Path, work: Path, peer: Peer) -> dict[str, Any]:
     folds = [fold.name.removeprefix("fold_") for fold in sorted(imported.glob("fold_*"))]
     job = {"model": model, "folds": folds, "images": images, "previous": None}
     for exact in (False, True):
-        peer.do("predict", **job, out=folder / f"theirs-{exact}", exact=exact)
+        asked(peer, "predict", **job, out=folder / f"theirs-{exact}", exact=exact)
     return {
         "direction": "import",
         "images": len(image_files(folder / "auto")),
@@ -321,7 +302,7 @@ def main() -> None:
     work_folder = options.work.absolute()
     (work_folder / "peer" / "results").mkdir(parents=True, exist_ok=True)
     done = read(RESULTS)
-    with Peer(options.peer, work_folder) as peer:
+    with Peer(options.peer, "peer_models.py", work_folder) as peer:
         if options.model:
             row = given(options.model.absolute(), options.images.absolute(), work_folder, peer)
             append(RESULTS, {"kind": options.name, **row, "peer": peer.versions})

@@ -14,33 +14,25 @@ import contextlib
 import functools
 import json
 import os
-import platform
 import sys
 import time
-import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("nnunetv2", "dynamic-network-architectures", "torch", "numpy")
+from line_protocol import serve
+
 EPOCHS = 4
 ENVIRONMENT = {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "f"}
 
 
-def main(work: Path) -> None:
-    """Answers jobs until there are no more."""
-    answers, sys.stdout = sys.stdout, open(os.devnull, "w")  # noqa: SIM115, PTH123 - nnU-Net prints all it does
-    warnings.simplefilter("ignore")
-    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    print(json.dumps(versions), file=answers, flush=True)
-    for line in sys.stdin:
-        job = json.loads(line)
-        began = time.perf_counter()
-        try:
-            answer = {"prepare": prepare, "train": train, "predict": predict}[job.pop("do")](**job)
-        except Exception as error:  # noqa: BLE001 - whatever nnU-Net raises is the result
-            answer = {"error": f"{type(error).__name__}: {error}"[:500]}
-        print(json.dumps({**answer, "seconds": time.perf_counter() - began}), file=answers, flush=True)
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """What came of a job, or what went wrong, and its seconds."""
+    began = time.perf_counter()
+    try:
+        found = {"prepare": prepare, "train": train, "predict": predict}[job.pop("do")](**job)
+    except Exception as error:  # noqa: BLE001 - whatever nnU-Net raises is the result
+        found = {"error": f"{type(error).__name__}: {error}"[:500]}
+    return {**found, "seconds": time.perf_counter() - began}
 
 
 def prepare(dataset: str, configurations: list[str]) -> dict[str, Any]:
@@ -105,4 +97,4 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     places = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "peer/preprocessed", "nnUNet_results": "peer/results"}
     os.environ.update(ENVIRONMENT | {name: str(place / folder) for name, folder in places.items()})
-    main(place)
+    serve(answer)

@@ -10,33 +10,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shutil
 import signal
-import sys
 import tempfile
 import time
-import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from line_protocol import serve
+
 NAME = "Dataset001_Random"
-PACKAGES = ("nnunetv2", "dynamic-network-architectures", "torch", "numpy")
 
 
 def main() -> None:
     """Answers jobs until there are no more."""
-    answers, sys.stdout = sys.stdout, open(os.devnull, "w")  # noqa: SIM115, PTH123 - nnU-Net prints all it does
-    warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as work:
         folders = {name: Path(work, name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
         os.environ.update({name: str(folder) for name, folder in folders.items()})
         signal.signal(signal.SIGALRM, _too_late)
-        versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-        print(json.dumps(versions), file=answers, flush=True)
-        for line in sys.stdin:
-            print(json.dumps(_answer(json.loads(line), folders)), file=answers, flush=True)
+        serve(lambda job: _answer(job, folders))
 
 
 def _answer(job: dict[str, Any], folders: dict[str, Path]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from planner_equality import READER, Peer
+from line_protocol import Peer
+from planner_equality import PEER, READER, plan_theirs
 from planner_jobs import PLANNERS
 from recording import append, read
 
@@ -32,6 +33,7 @@ from selfcfg.engine.planner import load_planner
 from selfcfg.fingerprint import Fingerprint
 
 RESULTS = "plan_time.jsonl"
+LIMIT = 600
 TASKS = "004_Hippocampus,005_Prostate,001_BrainTumour,003_Liver"
 CLASSES = {
     "standard": "default_experiment_planner.ExperimentPlanner",
@@ -56,7 +58,7 @@ def time_call(files: Path, planner: str, peer: Peer, rounds: int) -> dict[str, f
     }
 
     def theirs() -> float:
-        answer = peer.plan(job, real=True)
+        answer = plan_theirs(peer, job, LIMIT, real=True)
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return float(answer["seconds"])
@@ -133,7 +135,7 @@ def main() -> None:
     parser.add_argument("--tasks", default=TASKS)
     options = parser.parse_args()
     done = {(row["what"], row["task"], row["planner"]) for row in read(RESULTS)}
-    with Peer(options.peer, limit=600) as peer:
+    with Peer(options.peer, PEER) as peer:
         for task in options.tasks.split(","):
             files = options.data / f"msd_{task}__standard"
             for planner in PLANNERS:

@@ -16,11 +16,11 @@ import argparse
 import gzip
 import json
 import statistics
-import subprocess
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from line_protocol import Peer
 from planner_fields import differences, fields_of_ours, fields_of_theirs
 from planner_jobs import KINDS, random_job
 from recording import append, read
@@ -33,6 +33,7 @@ from selfcfg.fingerprint import Fingerprint
 from selfcfg.plan import Plan
 
 RESULTS = "planner_equality.jsonl"
+PEER = "peer_planner.py"
 HERE = Path(__file__).resolve().parent
 STORE = HERE.parent / "tests" / "planners" / "nnunet_plans.json.gz"
 STORED_SEEDS, STORED_CASES = 100_000, 5
@@ -40,42 +41,16 @@ READER = {"dataset": {"case": {"images": ["image"], "label": "label"}}, "overwri
 """With these keys in dataset.json nnU-Net looks for no image."""
 
 
-class Peer:
-    """nnU-Net's planners in a process of their own interpreter; use as a context manager.
+def plan_theirs(peer: Peer, job: dict[str, Any], limit: float, *, real: bool = False) -> dict[str, Any]:
+    """What nnU-Net makes of a job: ``plans`` or ``error``, and ``seconds``.
 
     Args:
-        python: interpreter of an environment that holds nnunetv2.
-        limit: seconds that a plan may take.
+        peer: runs peer_planner.py.
+        job: what to plan.
+        limit: seconds that it may take.
+        real: whether networks are really built.
     """
-
-    def __init__(self, python: Path, limit: float) -> None:
-        command = [str(python), str(HERE / "peer_planner.py")]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._limit = limit
-        self.versions = self._line()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-
-    def plan(self, job: dict[str, Any], *, real: bool = False) -> dict[str, Any]:
-        """``plans`` or ``error``, and ``seconds``."""
-        dataset = {**job["dataset"], **READER}
-        request = {**job, "dataset": dataset, "real": real, "limit": self._limit}
-        if self._process.stdin is None:
-            raise RuntimeError("nnU-Net's process takes no input")
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return self._line()
-
-    def _line(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
-        if not line:
-            raise RuntimeError("nnU-Net's process has ended")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    return peer.ask(**{**job, "dataset": {**job["dataset"], **READER}, "real": real, "limit": limit})
 
 
 def plan_ours(job: dict[str, Any]) -> tuple[Plan | SelfcfgError, float]:
@@ -95,9 +70,9 @@ def plan_ours(job: dict[str, Any]) -> tuple[Plan | SelfcfgError, float]:
     return made, time.perf_counter() - began
 
 
-def compare(job: dict[str, Any], peer: Peer) -> dict[str, Any]:
+def compare(job: dict[str, Any], peer: Peer, limit: float) -> dict[str, Any]:
     """One row of the results: whether the plans are equal, else every difference or what either side raised."""
-    theirs = peer.plan(job)
+    theirs = plan_theirs(peer, job, limit)
     ours, seconds = plan_ours(job)
     row = {
         **{name: job[name] for name in ("seed", "kind", "planner", "memory_gb", "spacing")},
@@ -118,9 +93,9 @@ def _in_short(ours: Plan | SelfcfgError) -> str:
     return ", ".join(f"{name} {c.patch_size} x {c.batch_size}" for name, c in ours.configurations.items())
 
 
-def compare_with_real(job: dict[str, Any], peer: Peer) -> dict[str, Any]:
+def compare_with_real(job: dict[str, Any], peer: Peer, limit: float) -> dict[str, Any]:
     """One row of the results: whether nnU-Net plans the same with real networks as on the meta device."""
-    real, meta = peer.plan(job, real=True), peer.plan(job)
+    real, meta = (plan_theirs(peer, job, limit, real=real) for real in (True, False))
     same = {**real, "seconds": 0} == {**meta, "seconds": 0}
     return {
         "seed": job["seed"],
@@ -131,13 +106,13 @@ def compare_with_real(job: dict[str, Any], peer: Peer) -> dict[str, Any]:
     }
 
 
-def store(peer: Peer, count: int) -> None:
+def store(peer: Peer, count: int, limit: float) -> None:
     """Writes the jobs and nnU-Net's plans that the test suite compares with."""
     kept: list[dict[str, Any]] = []
     seed = STORED_SEEDS
     while len(kept) < count:
         job = random_job(seed, STORED_CASES)
-        answer = peer.plan(job)
+        answer = plan_theirs(peer, job, limit)
         if "plans" in answer:
             kept.append({**job, "plan": fields_of_theirs(answer["plans"])})
         seed += 1
@@ -184,9 +159,9 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=600)
     parser.add_argument("--store", type=int, default=0)
     options = parser.parse_args()
-    with Peer(options.peer, options.limit) as peer:
+    with Peer(options.peer, PEER) as peer:
         if options.store:
-            store(peer, options.store)
+            store(peer, options.store, options.limit)
             return
         done = {("kind" in row, row["seed"], row["job"]) for row in read(RESULTS)}
         # steps of 29 meet every planner and every kind in turn
@@ -195,7 +170,7 @@ def main() -> None:
         for task, seed in tasks:
             job = random_job(seed)
             if (task is compare, seed, hash_json(job)[:8]) not in done:
-                append(RESULTS, {**task(job, peer), "peer": peer.versions})
+                append(RESULTS, {**task(job, peer, options.limit), "peer": peer.versions})
     summarise()
 
 

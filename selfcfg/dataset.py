@@ -132,6 +132,10 @@ class DatasetDescription(Record):
         return ".png" if self.file_ending in (".jpg", ".jpeg") else self.file_ending
 
 
+TEST_IMAGES = "imagesTs"
+"""Folder of images that nothing is trained on."""
+
+
 class Case(Record):
     """One case: its id, an image file a channel (one file for a colour picture), its label and its subject."""
 
@@ -193,6 +197,20 @@ def find_cases(root: Path, description: DatasetDescription) -> tuple[Case, ...]:
     """The training cases of a dataset folder, sorted by id: those listed in dataset.json, else those in imagesTr."""
     cases = _named_cases(root, description) if description.dataset else _found(root, description)
     return tuple(sorted(cases, key=lambda case: case.id))
+
+
+def find_test_cases(root: Path, description: DatasetDescription) -> tuple[Case, ...]:
+    """The cases in imagesTs, sorted, without labels; "imagesTs/" before their ids keeps them apart from others."""
+    found = channel_files(root / TEST_IMAGES, description.file_ending)
+    return tuple(
+        Case(
+            id=f"{TEST_IMAGES}/{identifier}",
+            images=tuple(channels[index] for index in sorted(channels)),
+            label=None,
+            subject=description.selfcfg.subjects.get(identifier, identifier),
+        )
+        for identifier, channels in found.items()
+    )
 
 
 def channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:

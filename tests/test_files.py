@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,21 @@ def test_what_a_killed_process_left_goes_with_the_next_writing(tmp_path: Path) -
     assert len(list(tmp_path.iterdir())) == 2
     write_text(tmp_path / "a.txt", "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
+def test_a_large_folder_is_cleared_too_but_not_listed_at_every_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(600):
+        (tmp_path / f"{number}.txt").touch()
+    subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, check=False)
+    listings, scandir = [], os.scandir
+    monkeypatch.setattr("selfcfg.files.os.scandir", lambda folder: listings.append(folder) or scandir(folder))
+    for number in range(20):
+        write_text(tmp_path / f"{number}.txt", "another file")
+    write_text(tmp_path / "a.txt", "whole")
+    assert len(listings) < 10
+    assert len(list(tmp_path.iterdir())) == 601
 
 
 def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:

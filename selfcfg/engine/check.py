@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from selfcfg.dataset import Case, DatasetDescription, find_cases
+from selfcfg.dataset import TEST_IMAGES, Case, DatasetDescription, find_cases, find_test_cases
 from selfcfg.engine.check_layout import layout_findings
 from selfcfg.engine.check_together import together_findings
 from selfcfg.engine.findings import Finding, order
@@ -27,7 +27,7 @@ _BYTES_A_VOXEL = 16
 """What looking at an image may need: the stored voxels, a float copy, masks."""
 
 
-def check(root: Path, jobs: int) -> list[Finding]:
+def check(root: Path, jobs: int, *, test_images: bool = True) -> list[Finding]:
     """Every finding of every case of the dataset in folder `root`, the dataset's own first; empty when all is well.
 
     Every file is decompressed to its end and compared with its checksums and its header; one bad case never stops the
@@ -36,6 +36,7 @@ def check(root: Path, jobs: int) -> list[Finding]:
     Args:
         root: the dataset folder, with its dataset.json.
         jobs: worker processes.
+        test_images: also look at those in imagesTs; what is found there is a warning.
     """
     findings: list[Finding] = []
     description = _description(root, findings)
@@ -44,9 +45,11 @@ def check(root: Path, jobs: int) -> list[Finding]:
     cases = find_cases(root, description)
     fixes = _fixes(root, findings)
     findings += layout_findings(root, description, cases)
-    facts = _inspect(root, description, cases, fixes, jobs)
-    findings += [finding for fact in facts for finding in fact.findings]
-    findings += together_findings(root, description, cases, facts)
+    tests = find_test_cases(root, description) if test_images else ()
+    looked_at = _inspect(root, description, (*cases, *tests), fixes, jobs)
+    findings += [finding for fact in looked_at for finding in fact.findings]
+    facts, test_facts = looked_at[: len(cases)], looked_at[len(cases) :]
+    findings += together_findings(root, description, cases, facts, test_facts)
     return sorted(findings, key=order)
 
 
@@ -114,7 +117,12 @@ def _inspect(
 ) -> list[CaseFacts]:
     """What was found of every case, in the order of the cases."""
     schema = description.schema_of_labels
-    items = {case.id: CaseItem(root, case, len(description.channels), schema, fixes) for case in cases}
+    items = {
+        case.id: CaseItem(
+            root, case, len(description.channels), schema, fixes, is_test=case.id.startswith(f"{TEST_IMAGES}/")
+        )
+        for case in cases
+    }
     found: dict[str, CaseFacts] = {}
     jobs = jobs if _total_bytes(cases) > _SMALL else 1
     with progress("check", len(items)) as step:

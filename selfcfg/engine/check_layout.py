@@ -6,10 +6,9 @@ import difflib
 import os
 from pathlib import Path
 
-from selfcfg.dataset import Case, DatasetDescription, channel_files
+from selfcfg.dataset import TEST_IMAGES, Case, DatasetDescription, channel_files, find_test_cases
 from selfcfg.engine.findings import Finding, Kind, Severity
 from selfcfg.engine.inspect_case import relative
-from selfcfg.errors import listed
 from selfcfg.image_files import ending_in
 
 _NORMALISED_BY_NAME = ("CT", "noNorm", "zscore", "rescale_to_0_1", "rgb_to_0_1")
@@ -136,16 +135,8 @@ def _labels(root: Path, description: DatasetDescription, ids: set[str]) -> list[
 
 
 def _test_images(root: Path, description: DatasetDescription) -> list[Finding]:
-    channels = channel_files(root / "imagesTs", description.file_ending)
-    known = {path for files in channels.values() for path in files.values()}
-    findings = _misnamed(root, "imagesTs", known, description.file_ending, "warning")
-    counts = {case: len(files) for case, files in channel_files(root / "imagesTr", description.file_ending).items()}
-    usual = max(set(counts.values()), key=list(counts.values()).count, default=0)
-    odd = [case for case, files in channels.items() if counts and len(files) != usual]
-    if odd:
-        text = f"{len(odd)} test cases have another number of files than the training cases: {listed(odd)}"
-        findings.append(_about("channels", text, "add the missing channels", "warning", "imagesTs"))
-    return findings
+    known = {path for case in find_test_cases(root, description) for path in case.images}
+    return _misnamed(root, TEST_IMAGES, known, description.file_ending, "warning")
 
 
 def _about(kind: Kind, found: str, remedy: str, severity: Severity = "error", file: str = "dataset.json") -> Finding:

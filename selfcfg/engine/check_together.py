@@ -27,7 +27,11 @@ _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
 def together_findings(
-    root: Path, description: DatasetDescription, cases: Sequence[Case], facts: Sequence[CaseFacts]
+    root: Path,
+    description: DatasetDescription,
+    cases: Sequence[Case],
+    facts: Sequence[CaseFacts],
+    test_facts: Sequence[CaseFacts] = (),
 ) -> list[Finding]:
     """Mixed dimensions, outlying spacings, suspicious headers, absent classes, duplicates, and problems of splits.
 
@@ -36,6 +40,7 @@ def together_findings(
         description: its dataset.json.
         cases: all its cases.
         facts: of those cases that could be looked at.
+        test_facts: of test cases, whose images are only told apart from those of the cases.
     """
     places = {fact.case: fact.geometry for fact in facts if fact.geometry is not None}
     volumes = {case: place for case, place in places.items() if place.dimensions == 3}
@@ -46,6 +51,7 @@ def together_findings(
     findings += _classes(description, facts)
     findings += _intensities(description, facts)
     findings += _duplicates(cases, facts)
+    findings += _seen_before(facts, test_facts)
     findings += _splits(root, cases, facts)
     return findings
 
@@ -166,6 +172,26 @@ def _duplicates(cases: Sequence[Case], facts: Sequence[CaseFacts]) -> list[Findi
                 severity="warning" if same else "error",
             )
             findings.append(finding)
+    return findings
+
+
+def _seen_before(facts: Sequence[CaseFacts], test_facts: Sequence[CaseFacts]) -> list[Finding]:
+    """Test images that are trained on too, or on another grid than every image that is."""
+    known = {fact.voxel_hash: fact.case for fact in facts if fact.voxel_hash is not None}
+    dimensions = {fact.geometry.dimensions for fact in facts if fact.geometry is not None}
+    findings = []
+    for fact in test_facts:
+        found: list[tuple[Kind, str, str]] = []
+        if fact.voxel_hash in known:
+            text = f"the same voxels as training case '{known[fact.voxel_hash]}': scores on it will be too good"
+            found.append(("duplicate image", text, "remove one of the two"))
+        if fact.geometry is not None and dimensions and fact.geometry.dimensions not in dimensions:
+            text = f"it has {fact.geometry.dimensions} dimensions, no training case has"
+            found.append(("dimensions", text, "it cannot be predicted: test on images like those trained on"))
+        findings += [
+            Finding(case=fact.case, file="", kind=kind, found=text, remedy=remedy, severity="warning")
+            for kind, text, remedy in found
+        ]
     return findings
 
 

@@ -19,8 +19,11 @@ PROCESS_BYTES = 400 * 2**20
 """What a process takes before it holds any image: interpreter, numpy, torch. Measured: 280-400 MB."""
 
 LEAST_VOXEL_BYTES = 0.5
-SECONDS_PER_BYTE, SECONDS_PER_CASE, SECONDS_TO_START = 1.5e-9, 0.01, 3.0
-"""Time to preprocess on one core: by the memory a case takes and for each case; and to start a process. Measured."""
+SECONDS_PER_BYTE, SECONDS_PER_CASE, SECONDS_TO_START = 1.5e-9, 0.01, 0.6
+"""Time to preprocess on one core: by the memory a case takes and for each case; and to start a process.
+
+Source: measured; the last: benchmarks/worker_start.py.
+"""
 
 MULTIPLICATIONS_A_SECOND = 3e10
 """Of a processor's core in training; between half and three times that on the machines tried."""

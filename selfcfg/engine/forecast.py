@@ -229,11 +229,8 @@ class _Noise:
         shape, rng = (z, y, x), np.random.default_rng(0)
         image = rng.standard_normal((len(plan.channels), *shape), dtype=np.float32)
         label = rng.integers(len(plan.labels.values), size=shape).astype(np.int16)
-        info = CaseInfo(
-            case=CASE, geometry=Geometry(shape=shape, spacing=(1.0, 1.0, 1.0), dimensions=configuration.dimensions),
-            box=((0, z), (0, y), (0, x)), cropped_shape=shape, shape=shape, spacing=(1.0, 1.0, 1.0),
-            axis_order=(0, 1, 2),
-        )  # fmt: skip
+        geometry = Geometry(shape=shape, spacing=(1.0, 1.0, 1.0), dimensions=configuration.dimensions)
+        info = CaseInfo.unchanged(CASE, geometry)
         locations = sample_locations(label, plan.labels.targets, CASE)
         Store(folder / "store").write(Prepared(image, label, info), locations, patch=configuration.patch_size)
         if configuration.after:

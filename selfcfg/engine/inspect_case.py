@@ -26,13 +26,14 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class CaseItem:
-    """What a worker needs to look at a case."""
+    """What a worker needs to look at a case; of a test case nothing makes a training go wrong, so all is a warning."""
 
     root: Path
     case: Case
     n_channels: int
     schema: LabelSchema
     fixes: Fixes
+    is_test: bool = False
 
 
 @dataclass
@@ -80,16 +81,17 @@ class _Look:
                 hashes.append(_hash(image))
         if complete:
             self._channels(n_channels, hashes)
-        if self.case.label is None:
-            self.add(None, "missing label", "no label is listed for it", "list one in dataset.json, or remove the case")
-        else:
+        if self.case.label is not None:
             self._label(self.case.label)
+        elif not self.item.is_test:
+            self.add(None, "missing label", "no label is listed for it", "list one in dataset.json, or remove the case")
         constant = any(finding.kind == "constant image" for finding in self.result.findings)
         self.result.voxel_hash = " ".join(hashes) if complete and not constant else None
         return self.result
 
     def add(self, path: Path | None, kind: Kind, found: str, remedy: str, severity: Severity = "error") -> None:
         file = relative(self.item.root, path) if path else ""
+        severity = "warning" if self.item.is_test else severity
         self.result.findings.append(
             Finding(case=self.case.id, file=file, kind=kind, found=found, remedy=remedy, severity=severity)
         )
@@ -189,7 +191,7 @@ class _Look:
         if reference is None or not differences:
             return
         what = "label" if channel is None else f"channel {channel}"
-        if geometry.shape == reference.shape and displacement(geometry, reference) < DRIFT:
+        if geometry.shape == reference.shape and displacement(geometry, reference) < DRIFT and not self.item.is_test:
             text = f"its header differs a little from the first channel's: {', '.join(differences)}"
             self.add(path, "geometry drift", text, "record it as rounding with: selfcfg check --fix")
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,10 +12,9 @@ from selfcfg.engine.intensities import describe, pool
 from selfcfg.errors import DataError, SelfcfgError
 from selfcfg.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
 from selfcfg.fixes import Fixes
-from selfcfg.geometry import Vector
 from selfcfg.io import CaseArrays, hash_case, hash_images, read_case, read_header
 from selfcfg.kernels.crop import nonzero_box
-from selfcfg.kernels.thickness import thickness
+from selfcfg.kernels.thickness import Structures, structures
 from selfcfg.parallel import run_cases
 from selfcfg.progress import progress
 
@@ -97,10 +95,11 @@ def _unchanged(dataset: Dataset, earlier: Mapping[str, CaseFingerprint]) -> dict
 
 def _measure_case(item: _Item) -> CaseFingerprint:
     arrays = read_case(item.case, item.fixes)
-    voxels = _count(arrays.label)
+    voxels, thickness = Structures({}, {}) if arrays.label is None else structures(arrays.label)
     _compare(item, arrays, voxels)
     _, box = nonzero_box(arrays.image)
     intensities, quantiles = _intensities(arrays, item.ignore)
+    dz, dy, dx = arrays.geometry.spacing
     depth, height, width = (side.stop - side.start for side in box)
     return CaseFingerprint(
         case=item.case.id,
@@ -115,7 +114,7 @@ def _measure_case(item: _Item) -> CaseFingerprint:
         source=hash_case(item.case),
         picture=hash_images(item.case),
         quantiles=quantiles,
-        thickness=_thickness(arrays),
+        thickness={value: (z * dz, y * dy, x * dx) for value, (z, y, x) in thickness.items()},
     )
 
 
@@ -132,25 +131,6 @@ def _compare(item: _Item, arrays: CaseArrays, voxels: Mapping[int, int]) -> None
     if unknown := sorted(set(voxels) - item.values):
         found = f"{item.case.label} holds values that dataset.json does not declare: {unknown}"
         raise DataError(asked, found, "declare them under labels, or mend the label")
-
-
-def _count(label: np.ndarray[Any, Any] | None) -> dict[int, int]:
-    """How many voxels have each value that occurs."""
-    if label is None:
-        return {}
-    counts = np.zeros(int(label.max()) + 1, np.int64)
-    # plane by plane, since bincount makes 8 bytes of each voxel
-    for plane in label:
-        counts += np.bincount(plane.ravel(), minlength=len(counts))
-    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-
-
-def _thickness(arrays: CaseArrays) -> dict[int, Vector]:
-    """How thick what has each value is along (z, y, x), in mm."""
-    if arrays.label is None:
-        return {}
-    dz, dy, dx = arrays.geometry.spacing
-    return {value: (z * dz, y * dy, x * dx) for value, (z, y, x) in thickness(arrays.label).items()}
 
 
 def _intensities(

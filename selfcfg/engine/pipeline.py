@@ -22,12 +22,12 @@ from selfcfg.splits import Split, make_splits, read_splits, refuse_leakage, writ
 
 
 def checked(project: Project, jobs: int) -> list[Finding]:
-    """The warnings of `check` on the raw dataset.
+    """The warnings of `check` on the raw dataset, of what is trained on.
 
     Raises:
         DataError: something would make training go wrong; every such finding is listed.
     """
-    findings = check(project.root, jobs)
+    findings = check(project.root, jobs, test_images=False)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         every = "\n".join(f"  {finding}" for finding in errors)

@@ -222,8 +222,8 @@ def _bytes_needed(case: Case, plan: Plan, configuration: str) -> int:
 
 
 def _useful_jobs(tasks: Iterable[_Task]) -> int:
-    """How many processes save more time than starting them takes."""
-    return 1 + int(preprocessing_seconds(task.memory for task in tasks) / SECONDS_TO_START)
+    """How many processes save more time than starting them, all at once, takes: two from twice that time on."""
+    return max(1, int(preprocessing_seconds(task.memory for task in tasks) / SECONDS_TO_START))
 
 
 def _location_targets(labels: LabelSchema) -> dict[str, tuple[int, ...]]:

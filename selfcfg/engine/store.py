@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from selfcfg.engine.stored_array import StoredArray, damaged, write_array
+from selfcfg.engine.stored_array import StoredArray, checksum, damaged, refuse_changed, write_array
 from selfcfg.errors import DataError, SelfcfgError, nearest
 from selfcfg.geometry import Geometry, Shape, Vector
 from selfcfg.records import Record
@@ -60,6 +60,15 @@ class CaseInfo(Record):
     spacing: Vector
     axis_order: tuple[int, int, int]
     source: str = ""
+
+    @classmethod
+    def unchanged(cls, case: str, geometry: Geometry, source: str = "") -> Self:
+        """Of a case to which nothing was done: not cropped, not resampled, its axes in the file's order."""
+        z, y, x = geometry.shape
+        return cls(
+            case=case, geometry=geometry, box=((0, z), (0, y), (0, x)), cropped_shape=(z, y, x), shape=(z, y, x),
+            spacing=geometry.spacing, axis_order=(0, 1, 2), source=source,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,11 +109,13 @@ class StoredInfo(Record):
         info: what was done to the case.
         inputs: the files it was made from, as they were.
         sizes: bytes of each file beside case.json.
+        checksums: CRC-32 of those that have none within.
     """
 
     info: CaseInfo
     inputs: tuple[FileState, ...] = ()
     sizes: dict[str, int]
+    checksums: dict[str, int] = {}
 
 
 class StoredCase:
@@ -112,13 +123,29 @@ class StoredCase:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.image = StoredArray(folder / IMAGE, np.float32)
-        self.label = StoredArray(folder / LABEL, np.int16) if (folder / LABEL).is_file() else None
+
+    @cached_property
+    def image(self) -> StoredArray:
+        """The image; its file is compared with its checksum, the first time in a process."""
+        return self._array(IMAGE, np.float32)
+
+    @cached_property
+    def label(self) -> StoredArray | None:
+        """The label map, likewise."""
+        return self._array(LABEL, np.int16) if (self.folder / LABEL).is_file() else None
+
+    def _array(self, name: str, dtype: type[np.generic]) -> StoredArray:
+        refuse_changed(self.folder / name, self._notes.checksums.get(name))
+        return StoredArray(self.folder / name, dtype)
+
+    @cached_property
+    def _notes(self) -> StoredInfo:
+        return StoredInfo.read(self.folder / CASE)
 
     @cached_property
     def info(self) -> CaseInfo:
         """What was done to the case."""
-        return StoredInfo.read(self.folder / CASE).info
+        return self._notes.info
 
     @cached_property
     def locations(self) -> Mapping[str, NDArray[Any]]:
@@ -198,7 +225,9 @@ class Store:
                 write_array(folder / LABEL, prepared.label, patch)
             _write_locations(folder / LOCATIONS, locations)
             sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-            StoredInfo(info=prepared.info, inputs=tuple(inputs), sizes=sizes).write(folder / CASE)
+            checksums = {name: checksum(folder / name) for name in (IMAGE, LABEL) if name in sizes}
+            notes = StoredInfo(info=prepared.info, inputs=tuple(inputs), sizes=sizes, checksums=checksums)
+            notes.write(folder / CASE)
             if target.exists():
                 old = self._temporary_name(prepared.info.case)
                 target.rename(old)

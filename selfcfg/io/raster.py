@@ -8,6 +8,7 @@ channel that is opaque everywhere is dropped; any other is refused. An EXIF orie
 from __future__ import annotations
 
 import warnings
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def read(path: Path, *, indices: bool = False) -> Array:
     else:
         verify_jpeg(path, content)
     if depth == 16 and colour == 4:
-        raise Unsupported(f"read {path}", "16-bit gray with transparency", "store it without an alpha channel")
+        return without_alpha(path, _deep_gray_alpha(path, content), alpha=True)
     if depth == 16 and colour in (2, 6):
         from selfcfg.io import itk  # noqa: PLC0415 - pillow would silently drop the lower eight bits
 
@@ -59,6 +60,8 @@ def channels(path: Path) -> tuple[int, tuple[int, int]]:
         mode = picture.mode
         if mode == "P":
             mode = "L" if _gray_palette(picture) else "RGB"
+        if path.name.lower().endswith(".png") and _png_kind(path)[1] == 4:
+            mode = "LA"  # pillow takes 16 bits of both for RGBA
         return _SAMPLES.get(mode, 1), (picture.height, picture.width)
 
 
@@ -66,9 +69,8 @@ def is_plain(path: Path) -> bool:
     """Whether any reader sees the same numbers in this picture: gray or RGB of 8 or 16 bits, no palette, no alpha."""
     with Image.open(path) as picture:
         if path.name.lower().endswith(".png"):
-            with path.open("rb") as stream:
-                start = stream.read(26)
-            return (start[25] in (0, 2)) and start[24] in (8, 16) and "transparency" not in picture.info
+            depth, colour = _png_kind(path)
+            return colour in (0, 2) and depth in (8, 16) and "transparency" not in picture.info
         return picture.mode in ("L", "RGB")
 
 
@@ -106,13 +108,7 @@ def write(path: Path, picture: Array) -> None:
 
 def from_pillow(path: Path, content: bytes, *, indices: bool) -> Array:
     """The picture (C, Y, X) that pillow reads from verified bytes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        picture: Image.Image = Image.open(BytesIO(content))
-        # A camera's MPO is a JPEG with previews after it; of anything else, several pictures are several images.
-        if (count := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
-            raise Unsupported(f"read {path}", f"{count} pictures in one file", "store one file a picture")
-        picture.load()
+    picture = _loaded(path, content)
     if picture.mode == "P" and not indices:
         gray = _gray_palette(picture)
         if "transparency" in picture.info:
@@ -150,6 +146,37 @@ def without_alpha(path: Path, picture: Array, *, alpha: bool) -> Array:
             "flatten the picture onto a background, or remove its alpha channel",
         )
     return np.ascontiguousarray(picture[:-1])
+
+
+def _loaded(path: Path, content: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        picture: Image.Image = Image.open(BytesIO(content))
+        # A camera's MPO is a JPEG with previews after it; of anything else, several pictures are several images.
+        if (count := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
+            raise Unsupported(f"read {path}", f"{count} pictures in one file", "store one file a picture")
+        picture.load()
+    return picture
+
+
+def _deep_gray_alpha(path: Path, content: bytes) -> Array:
+    """The gray and alpha (2, Y, X) of a PNG with 16 bits of both, which neither pillow nor ITK reads.
+
+    Its pixels have four bytes, as those of 8-bit RGBA, and PNG's filters work on bytes: under such a header pillow
+    decodes them as they are.
+    """
+    header = bytearray(content[12:29])  # "IHDR", width, height, depth, colour, ...
+    header[12:14] = 8, 6
+    changed = content[:12] + header + zlib.crc32(header).to_bytes(4, "big") + content[33:]
+    values = np.array(_loaded(path, changed)).view(">u2").astype(np.uint16)
+    return np.moveaxis(values, -1, 0)
+
+
+def _png_kind(path: Path) -> tuple[int, int]:
+    """Bits and colour type in a PNG's header."""
+    with path.open("rb") as stream:
+        start = stream.read(26)
+    return start[24], start[25]
 
 
 def _gray_palette(picture: Image.Image) -> bool:

@@ -139,6 +139,32 @@ def test_orphans(root: Path, name: str, severity: str, found: str) -> None:
     assert "case_9" in hit.case
 
 
+def test_test_images_are_read_too_and_are_warnings(root: Path) -> None:
+    good = root / "imagesTr" / "case_1_0000.nii.gz"
+    folder = root / "imagesTs"
+    folder.mkdir()
+    rng = np.random.default_rng(9)
+    write_image(folder / "case_1_0000.nii.gz", rng.normal(-500, 300, (1, *SHAPE)).astype(np.float32), PLACE)
+    assert check(root, 1) == [], "a test case may have the name of a training case"
+    shutil.copyfile(good, folder / "same_0000.nii.gz")
+    (folder / "cut_0000.nii.gz").write_bytes(good.read_bytes()[:-20])
+    write_image(folder / "empty_0000.nii.gz", np.zeros((1, *SHAPE), np.float32), PLACE)
+    shifted = PLACE.model_copy(update={"origin": (1.001, 2.0, 3.0)})
+    for channel, place in enumerate((PLACE, shifted)):
+        write_image(folder / f"two_000{channel}.nii.gz", rng.normal(0, 9, (1, *SHAPE)).astype(np.float32), place)
+    found = check(root, 1)
+    assert {(finding.case, finding.kind, finding.severity) for finding in found} == {
+        ("imagesTs/same", "duplicate image", "warning"),
+        ("imagesTs/cut", "unreadable", "warning"),
+        ("imagesTs/empty", "constant image", "warning"),
+        ("imagesTs/two", "channels", "warning"),
+        ("imagesTs/two", "origin mismatch", "warning"),
+    }
+    assert "training case 'case_1'" in next(one.found for one in found if one.kind == "duplicate image")
+    assert check(root, 2) == found and check(root, 1, test_images=False) == []
+    assert write_fixes(root, found) == []
+
+
 def test_hidden_and_other_files_are_not_orphans(root: Path) -> None:
     for name in ("imagesTr/._case_0_0000.nii.gz", "labelsTr/.DS_Store", "imagesTr/notes.txt", "readme.md"):
         (root / name).write_bytes(b"x")

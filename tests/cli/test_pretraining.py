@@ -14,6 +14,7 @@ from selfcfg.engine import pipeline
 from selfcfg.engine.checkpoint import read_weights
 from selfcfg.project import Project
 from selfcfg.workspace import Workspace
+from tests.conftest import slim
 
 SHORT = ["epochs=1", "iterations_per_epoch=2", "validation_iterations=1", "batch_size=2", "workers=0"]
 SETS = [part for setting in SHORT for part in ("--set", setting)]
@@ -23,20 +24,12 @@ def record_in(run: str | Path, fold: int = 0) -> dict:
     return json.loads((Path(run) / f"fold_{fold}" / "run.json").read_text())
 
 
-def slim(plan: str | Path) -> None:
-    """Makes the networks of a plan an eighth as wide, so that training takes less time."""
-    content = json.loads(Path(plan).read_text())
-    for configuration in content["configurations"].values():
-        configuration["topology"]["features"] = [width // 8 for width in configuration["topology"]["features"]]
-    Path(plan).write_text(json.dumps(content))
-
-
 @pytest.mark.slow
 def test_from_other_images_to_a_segmentation(selfcfg, workspace: Path, tiny_dataset: Dataset, tmp_path: Path) -> None:
     raw, place = workspace / "raw", ["--jobs", 1, "--workspace", workspace]
     make_synthetic(raw / "Dataset902_Other", n_cases=3, seed=5, mean_shape=(14, 24, 20))
     mixed = shutil.copytree(tiny_dataset.root / "imagesTs", tmp_path / "mixed")
-    slim(selfcfg("plan", 901, *place).result["plan"])
+    slim(Path(selfcfg("plan", 901, *place).result["plan"]))
     project = Project.of(Workspace.at(workspace), "901")
     validated = pipeline.splits(project, pipeline.known_fingerprint(project, 1))[0].val
     for file in (raw / "Dataset901_Tiny" / "imagesTr").glob(f"{validated[0]}_*"):
@@ -81,7 +74,7 @@ def test_from_other_images_to_a_segmentation(selfcfg, workspace: Path, tiny_data
 def test_pictures_and_the_fold_of_a_pretraining(selfcfg, tmp_path: Path) -> None:
     place = ["--jobs", 1, "--workspace", tmp_path]
     dataset = make_synthetic(tmp_path / "raw" / "Dataset903_Pictures", n_cases=5, dimensions=2, mean_shape=(1, 32, 32))
-    slim(selfcfg("plan", 903, *place).result["plan"])
+    slim(Path(selfcfg("plan", 903, *place).result["plan"]))
     made = selfcfg("train", 903, "--fold", "0,1", "--trainer", "contrastive", *SETS, *place)
     assert made.code == 0, made.err
     assert len(made.result["folds"]) == 2

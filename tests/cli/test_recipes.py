@@ -86,6 +86,27 @@ def test_training_starts_from_the_pretrained_encoder_and_decoder(done: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "parts"),
+    [
+        ("contrastive", {"encoder"}),
+        ("hierarchical", {"encoder", "decoder"}),
+        ("sequential", {"encoder", "decoder"}),
+    ],
+)
+def test_so_it_does_by_the_other_recipes(planned: Path, tmp_path: Path, recipe: str, parts: set[str]) -> None:
+    place = shutil.copytree(planned, tmp_path / "w")
+    command = ["train", "901", "-c", "2d", "--recipe", recipe, *SETS, "--jobs", "1", "--workspace", str(place)]
+    assert main(command) == 0
+    pretrained, tuned = (read_weights(next(place.rglob(f"{stage}/fold_0/final.safetensors")))[0] for stage in STAGES)
+    assert {name.partition(".")[0] for name in pretrained} == parts
+    adapted = {name for name, tensor in pretrained.items() if tensor.shape != tuned[name].shape}
+    assert len(adapted) == (recipe == "hierarchical"), "it learns from one channel, of which each of the two takes half"
+    for name, tensor in pretrained.items():
+        assert torch.equal(tuned[name], tensor.expand_as(tuned[name]) / 2 if name in adapted else tensor)
+
+
+@pytest.mark.slow
 def test_each_run_says_what_it_is_of_and_what_was_taken_over(done: Path) -> None:
     recipe = Recipe.read(results(done) / "recipe.json")
     assert recipe.stage[1].settings["frozen_epochs"] == 1, "as it was used, not as it was written"

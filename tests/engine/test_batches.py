@@ -81,15 +81,7 @@ def fill(folder: Path, names: tuple[str, ...] = CASES, *, labelled: bool = True)
         label[2:6, 5:9, 4:8] = 1
         label[4, 6, 5] = 2
         label[:, :3] = -1
-        info = CaseInfo(
-            case=name,
-            geometry=Geometry(shape=shape, spacing=(1, 1, 1)),
-            box=tuple((0, size) for size in shape),
-            cropped_shape=shape,
-            shape=shape,
-            spacing=(1, 1, 1),
-            axis_order=(0, 1, 2),
-        )
+        info = CaseInfo.unchanged(name, Geometry(shape=shape, spacing=(1, 1, 1)))
         places = {
             name: np.flatnonzero(label == value).astype(np.uint32) for name, value in (("organ", 1), ("lesion", 2))
         }

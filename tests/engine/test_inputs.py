@@ -174,15 +174,7 @@ def test_an_image_the_network_cannot_take_is_refused() -> None:
 def info(
     spacing: tuple[float, float, float] = (3.0, 1.0, 1.0), cropped: tuple[int, int, int] = (40, 60, 80)
 ) -> CaseInfo:
-    return CaseInfo(
-        case="a",
-        geometry=Geometry(shape=cropped, spacing=spacing),
-        box=tuple((0, size) for size in cropped),
-        cropped_shape=cropped,
-        shape=cropped,
-        spacing=spacing,
-        axis_order=(0, 1, 2),
-    )
+    return CaseInfo.unchanged("a", Geometry(shape=cropped, spacing=spacing))
 
 
 def usual_image() -> np.ndarray:

@@ -10,30 +10,51 @@ import pytest
 import torch
 from torch import Tensor
 
+from selfcfg import registry
 from selfcfg.engine.checkpoint import load_state, read_weights
-from selfcfg.engine.loop import FitResult, fit
+from selfcfg.engine.loop import FitResult, Training, fit
+from selfcfg.engine.opening import open_run
 from selfcfg.engine.trainer import Trainer
-from selfcfg.runs import RunFolder
-from selfcfg.testing import CPU, BatchBroken, MemoryBatches, small_plan, small_record
+from selfcfg.runs import RunFolder, RunRecord
+from selfcfg.testing import CPU, DATASETS, BatchBroken, MemoryBatches, small_plan, small_record
 from selfcfg.trainers.contrastive import Contrastive
 from selfcfg.trainers.masked import Masked
 from selfcfg.trainers.supervised import Supervised
 
 SHORT = {"epochs": 3, "iterations_per_epoch": 3, "validation_iterations": 1, "precision": "float32"}
+PRETRAINING = [name for name in registry.registered("trainers") if not registry.load("trainers", name).segments()]
 Made = tuple[FitResult, dict[str, Tensor]]
+HandedOn = tuple[Path, int, dict[str, Tensor]]
 
 
-def trained(
-    trainer_type: type[Trainer[Any]], folder: Path, init: Path | None = None, broken: int | None = None, **changed: Any
-) -> Made:
-    """A training in `folder`, continued where there is one; its result and final weights."""
-    plan = small_plan(2)
+def opened(
+    trainer_type: type[Trainer[Any]], folder: Path, *, dimensions: int = 2, broken: int | None = None, **changed: Any
+) -> tuple[Trainer[Any], RunFolder, RunRecord, MemoryBatches]:
+    """What a training in `folder` is made of."""
+    plan = small_plan(dimensions)
     settings = trainer_type.settings_type(**{**SHORT, **changed})
-    trainer = trainer_type(settings, plan, plan.configurations["small"])
+    trainer = trainer_type(settings, plan, plan.configurations["small"], DATASETS)
     batches = MemoryBatches(trainer.needs, trainer.configuration, plan, broken=broken)
-    run, record = RunFolder(folder), small_record(trainer.name, settings, plan)
+    return trainer, RunFolder(folder), small_record(trainer.name, settings, plan), batches
+
+
+def trained(trainer_type: type[Trainer[Any]], folder: Path, init: Path | None = None, **chosen: Any) -> Made:
+    """A training in `folder`, continued where there is one; its result and final weights."""
+    trainer, run, record, batches = opened(trainer_type, folder, **chosen)
     result = fit(trainer, run, record, batches, device=CPU, resume=True, init=init)
     return result, read_weights(run.final)[0]
+
+
+def after_steps(folder: Path, init: Path | None, count: int, **chosen: Any) -> dict[str, Tensor]:
+    """All weights of a training with labels after its first steps."""
+    trainer, run, record, batches = opened(Supervised, folder, **chosen)
+    open_run(run, record, resume=False)
+    training = Training(trainer, run, record, batches, CPU)
+    training.restore_or_start(init)
+    stream = batches.training(0, count)
+    for _ in range(count):
+        training.step(stream)
+    return {name: tensor.clone() for name, tensor in training.parts.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +72,40 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_fine_tuning_starts_from_the_weights_that_were_pretrained(pretrained: Path, tmp_path: Path) -> None:
-    result, weights = trained(Supervised, tmp_path, pretrained, epochs=1, frozen_epochs=1)
-    assert result.taken_over is not None and result.taken_over.taken == ("encoder", "decoder")
-    assert equal(parts_of(weights, "encoder", "decoder"), read_weights(pretrained / "final.safetensors")[0])
+@pytest.fixture(scope="module", params=[(name, size) for name in PRETRAINING for size in (2, 3)], ids=str)
+def handed_on(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> HandedOn:
+    """Weights of each strategy that learns without labels, in 2D and 3D."""
+    name, dimensions = request.param
+    folder = tmp_path_factory.mktemp("handed on")
+    trained(registry.load("trainers", name), folder, dimensions=dimensions, epochs=1)
+    return folder, dimensions, read_weights(folder / "final.safetensors")[0]
+
+
+def test_fine_tuning_starts_from_the_very_weights_that_were_pretrained(handed_on: HandedOn, tmp_path: Path) -> None:
+    folder, dimensions, pretrained = handed_on
+    first = after_steps(tmp_path / "first", folder, 0, dimensions=dimensions)
+    anew = after_steps(tmp_path / "anew", None, 0, dimensions=dimensions)
+    taken = parts_of(first, *{name.split(".")[0] for name in pretrained})
+    assert {"encoder", "head"} <= {name.split(".")[0] for name in first} and not parts_of(taken, "head")
+    assert equal(taken, pretrained)
+    assert not equal(parts_of(anew, "encoder"), parts_of(pretrained, "encoder"))
+    rest = {name: tensor for name, tensor in first.items() if name not in taken}
+    assert equal(rest, {name: anew[name] for name in rest}), "what was not pretrained starts as it does without --init"
+
+
+def test_only_what_was_taken_over_is_frozen_or_learns_at_a_lower_rate(handed_on: HandedOn, tmp_path: Path) -> None:
+    folder, dimensions, pretrained = handed_on
+    chosen = {"dimensions": dimensions, "weight_decay": 0.1}
+    whole, half = (after_steps(tmp_path / str(rate), folder, 1, taken_rate=rate, **chosen) for rate in (1, 0.5))
+    first = after_steps(tmp_path / "first", folder, 0, **chosen)
+    frozen = after_steps(tmp_path / "frozen", folder, SHORT["iterations_per_epoch"], frozen_epochs=1, **chosen)
+    assert equal({name: frozen[name] for name in pretrained}, pretrained)
+    for name in pretrained:
+        torch.testing.assert_close(half[name] - first[name], 0.5 * (whole[name] - first[name]), rtol=1e-3, atol=1e-6)
+    assert not equal(parts_of(whole, "encoder"), parts_of(first, "encoder"))
+    for part in {name.split(".")[0] for name in first.keys() - pretrained.keys()}:
+        assert not equal(parts_of(frozen, part), parts_of(first, part))
+        assert equal(parts_of(half, part), parts_of(whole, part))
 
 
 @pytest.mark.parametrize(("optimizer", "broken"), [("sgd", 7), ("adamw", 4)])
@@ -62,9 +113,10 @@ def test_it_continues_exactly_in_frozen_epochs_and_after_them(
     pretrained: Path, tmp_path: Path, optimizer: str, broken: int
 ) -> None:
     chosen = {"optimizer": optimizer, "frozen_epochs": 2, "taken_rate": 0.3, "ema": 0.9}
-    whole = trained(Supervised, tmp_path / "whole", pretrained, **chosen)[1]
+    result, whole = trained(Supervised, tmp_path / "whole", pretrained, **chosen)
+    assert result.taken_over is not None and result.taken_over.taken == ("encoder", "decoder")
     with suppress(BatchBroken):
-        trained(Supervised, tmp_path / "cut", pretrained, broken, **chosen)
+        trained(Supervised, tmp_path / "cut", pretrained, broken=broken, **chosen)
     state = load_state(RunFolder(tmp_path / "cut"))
     assert state is not None and state["taken"] == ["encoder", "decoder"]
     # without the weights it was started from, which may be gone by then

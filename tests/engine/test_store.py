@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import resource
 from pathlib import Path
@@ -19,16 +20,7 @@ LOCATIONS = {
 def prepared(case="case_1", shape=(40, 70, 60), channels=2, seed=0, label=True):
     rng = np.random.default_rng(seed)
     image = rng.normal(size=(channels, *shape)).astype(np.float32)
-    info = CaseInfo(
-        case=case,
-        geometry=Geometry(shape=shape, spacing=(2.0, 1.0, 1.0)),
-        box=((0, shape[0]), (0, shape[1]), (0, shape[2])),
-        cropped_shape=shape,
-        shape=shape,
-        spacing=(2.0, 1.0, 1.0),
-        axis_order=(0, 1, 2),
-        source="abc",
-    )
+    info = CaseInfo.unchanged(case, Geometry(shape=shape, spacing=(2.0, 1.0, 1.0)), source="abc")
     return Prepared(image, rng.integers(-1, 4, shape).astype(np.int16) if label else None, info)
 
 
@@ -93,9 +85,10 @@ def test_a_patch_is_read_without_the_rest(store):
     store.write(case, {}, patch=(32, 32, 32))
     file = store.folder / "case_1" / "image.b2nd"
     content = bytearray(file.read_bytes())
+    found = store.open("case_1")
+    assert found.image.shape == case.image.shape, "from here on the file is taken to be whole"
     content[len(content) // 2 : len(content) // 2 + 2000] = bytes(2000)
     file.write_bytes(content)
-    found = store.open("case_1")
     np.testing.assert_array_equal(found.image[:, :32, :32, :32], case.image[:, :32, :32, :32])
     np.testing.assert_array_equal(found.image[:, 64:, 64:, 96:], case.image[:, 64:, 64:, 96:])
 
@@ -182,6 +175,32 @@ def test_a_file_that_was_cut_is_seen(store, name, left):
     found = store.open("case_1")
     with pytest.raises(DataError, match=r"case_1.*damaged; delete .*case_1 and run selfcfg preprocess"):
         {"image.b2nd": found.image, "label.b2nd": found.label}[name][:] if "b2nd" in name else found.locations
+
+
+@pytest.mark.parametrize("name", ["image", "label"])
+def test_a_flipped_bit_is_seen(store, name):
+    case = prepared(shape=(20, 30, 30))
+    store.write(case, LOCATIONS)
+    file = store.folder / "case_1" / f"{name}.b2nd"
+    content = bytearray(file.read_bytes())
+    for place in range(0, len(content), len(content) // 7):
+        content[place] ^= 4
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}.b2nd.*damaged; delete .*case_1 and run selfcfg preprocess"):
+            getattr(store.open("case_1"), name)
+        content[place] ^= 4
+    file.write_bytes(content)
+    np.testing.assert_array_equal(getattr(store.open("case_1"), name)[:], getattr(case, name))
+
+
+def test_a_case_without_checksums_can_be_read(store):
+    case = prepared()
+    store.write(case, LOCATIONS)
+    file = store.folder / "case_1" / "case.json"
+    notes = json.loads(file.read_text())
+    del notes["checksums"]
+    file.write_text(json.dumps(notes))
+    np.testing.assert_array_equal(store.open("case_1").image[:], case.image)
 
 
 def test_damaged_notes_are_no_notes(store):

@@ -30,15 +30,7 @@ def fill(folder: Path, names: tuple[str, ...]) -> Domain:
     flat = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE) + 1
     for name in names:
         image = np.stack([flat + PER_CASE * int(name), flat + PER_CASE * int(name) + PER_CHANNEL])
-        info = CaseInfo(
-            case=name,
-            geometry=Geometry(shape=SHAPE, spacing=(1, 1, 1)),
-            box=tuple((0, size) for size in SHAPE),
-            cropped_shape=SHAPE,
-            shape=SHAPE,
-            spacing=(1, 1, 1),
-            axis_order=(0, 1, 2),
-        )
+        info = CaseInfo.unchanged(name, Geometry(shape=SHAPE, spacing=(1, 1, 1)))
         store.write(Prepared(image, None, info), {})
     return Domain(folder, names)
 

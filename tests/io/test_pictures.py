@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,34 @@ def test_opaque_alpha_is_dropped_and_other_alpha_refused(
     Image.fromarray(np.concatenate([colour, clear], axis=-1)).save(path)
     with pytest.raises(BadAlpha, match="1 of 35 pixels are transparent; flatten"):
         read_image(path)
+
+
+def deep_gray_alpha(path: Path, pixels: np.ndarray[Any, Any]) -> None:
+    """Writes (Y, X, 2) as a PNG whose lines are stored as differences, in turn from the left and from above."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = np.ascontiguousarray(pixels.astype(">u2")).view(np.uint8).reshape(len(pixels), -1)
+    lines = b""
+    for number, row in enumerate(rows):
+        before = np.concatenate([np.zeros(4, np.uint8), row[:-4]]) if number % 2 == 0 else rows[number - 1]
+        lines += bytes([1 + number % 2]) + (row - before).tobytes()
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 4, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+
+
+def test_opaque_alpha_of_sixteen_bits_is_dropped_too(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (5, 7, 2), dtype=np.uint16)
+    pixels[..., 1] = 65535
+    deep_gray_alpha(tmp_path / "a.png", pixels)
+    assert read(tmp_path / "a.png").dtype == np.uint16
+    assert np.array_equal(read(tmp_path / "a.png"), pixels[np.newaxis, ..., 0])
+    pixels[3, 2, 1] -= 1
+    deep_gray_alpha(tmp_path / "a.png", pixels)
+    with pytest.raises(BadAlpha, match="1 of 35 pixels are transparent"):
+        read_image(tmp_path / "a.png")
 
 
 def test_a_transparent_colour_counts_as_alpha(tmp_path: Path) -> None:

@@ -93,3 +93,14 @@ def test_spread_tells_collapse_from_random_directions() -> None:
     pairs = torch.stack([spread(vectors(2, seed, 64)) for seed in range(200)])
     assert pairs.mean().item() == pytest.approx(1, abs=0.02), "the number of vectors changes nothing"
     assert spread(vectors(1)).isnan()
+
+
+def test_vectors_that_are_nearly_alike_are_compared_in_full_precision_under_autocast() -> None:
+    torch.manual_seed(0)
+    first = 1 + 0.01 * torch.randn(8, 32)
+    second = first + 0.001 * torch.randn(8, 32)
+    plain = two_views(first, second, 0.2)
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = two_views(first, second, 0.2)
+    assert plain.accuracy == under_autocast.accuracy == 1
+    assert torch.equal(plain.loss, under_autocast.loss)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from selfcfg.nets.heads import STAGES, DenseHead, GlobalHead, Queue, follow, momentum_copy
+from selfcfg.nets.heads import STAGES, Centre, DenseHead, GlobalHead, Queue, follow, momentum_copy
 from selfcfg.nets.unet import build_parts
 from selfcfg.testing import small_plan
 
@@ -68,3 +68,44 @@ def test_a_queue_continues_from_its_state() -> None:
         one.push(torch.full((2, 1), 2.0), torch.zeros(2, 1))
     assert all(torch.equal(a, b) for a, b in zip(queue.buffers(), other.buffers(), strict=True))
     assert queue.vectors[:, 0].tolist() == [2, 1, 1, 2]
+
+
+def pushed(length: int, *counts: int) -> Queue:
+    queue, first = Queue(length, 2, tags=1), 0
+    for count in counts:
+        numbers = torch.arange(first, first + count, dtype=torch.float32)[:, None]
+        queue.push(numbers.expand(-1, 2), numbers)
+        first += count
+    return queue
+
+
+def test_the_oldest_are_replaced() -> None:
+    queue = pushed(5, 3, 4)
+    assert sorted(queue.tags.flatten().tolist()) == [2, 3, 4, 5, 6]
+    assert torch.equal(queue.vectors[:, :1], queue.tags) and queue.filled.all()
+
+
+def test_more_vectors_than_places_leave_the_last() -> None:
+    queue = pushed(3, 2, 7)
+    assert sorted(queue.tags.flatten().tolist()) == [6, 7, 8]
+
+
+def test_nothing_pushed_changes_nothing() -> None:
+    assert not pushed(3, 0).filled.any()
+
+
+def test_the_first_vectors_set_the_mean_and_later_ones_move_it() -> None:
+    centre = Centre(2, momentum=0.75)
+    centre.move(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
+    assert centre.mean.tolist() == [2, 2]
+    centre.move(torch.tensor([[6.0, 2.0]]))
+    assert centre.mean.tolist() == [3, 2]
+    assert centre(torch.tensor([[3.0, 3.0]])).tolist() == [[0, 1]]
+
+
+def test_the_mean_stays_where_it_is_in_validation_and_without_vectors() -> None:
+    centre = Centre(2)
+    centre.move(torch.empty(0, 2))
+    centre.eval()
+    centre.move(torch.ones(3, 2))
+    assert not centre.is_known and not centre.mean.any()
