@@ -11,13 +11,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import psutil
 
@@ -49,6 +50,7 @@ def run_cases(
     jobs: int,
     doing: str,
     memory: Callable[[Item], int] | None = None,
+    then: Callable[[str, Result | SelfcfgError], Mapping[str, Item]] | None = None,
 ) -> Iterator[tuple[str, Result | SelfcfgError]]:
     """Yields each item's name with its result, or with the error it ended in, in the order they finish.
 
@@ -58,22 +60,30 @@ def run_cases(
         jobs: worker processes at most; with 1 everything runs in this process.
         doing: what is being done, for messages, such as "preprocess".
         memory: an estimate of the bytes an item needs; workers are held back so that the sum fits the free memory.
+        then: called in this process with each name and outcome, before it is yielded; gives further items, which could
+            not begin before.
 
     Raises:
         Exception: what `function` raised, when it is a mistake of the program rather than a `SelfcfgError`.
     """
-    jobs = min(jobs, len(items))
-    if jobs <= 1:
-        for name, item in items.items():
-            try:
-                yield name, function(item)
-            except SelfcfgError as error:
-                yield name, error
+    jobs = jobs if then else min(jobs, len(items))
+    if jobs > 1:
+        yield from _Pool(function, items, jobs, doing, memory, then=then).results()
         return
-    yield from _Pool(function, items, jobs, doing, memory).results()
+    waiting = deque(items.items())
+    while waiting:
+        name, item = waiting.popleft()
+        outcome: Result | SelfcfgError
+        try:
+            outcome = function(item)
+        except SelfcfgError as error:
+            outcome = error
+        if then:
+            waiting.extend(then(name, outcome).items())
+        yield name, outcome
 
 
-class _Pool:
+class _Pool(Generic[Item, Result]):
     """Workers with one pipe each, so that a death is known to belong to one case."""
 
     def __init__(
@@ -83,10 +93,14 @@ class _Pool:
         jobs: int,
         doing: str,
         memory: Callable[[Item], int] | None,
+        *,
+        then: Callable[[str, Result | SelfcfgError], Mapping[str, Item]] | None,
     ) -> None:
-        self.function, self.items, self.jobs, self.doing = function, items, jobs, doing
-        self.cost: dict[str, float] = {name: memory(item) if memory else 0 for name, item in items.items()}
-        self.waiting = deque(items)
+        self.function, self.jobs, self.doing, self.memory, self.then = function, jobs, doing, memory, then
+        self.items: dict[str, Item] = {}
+        self.cost: dict[str, float] = {}
+        self.waiting: deque[str] = deque()
+        self._add(items)
         self.idle: list[tuple[BaseProcess, Connection]] = []
         self.busy: dict[Connection, tuple[BaseProcess, str]] = {}
         self.budget = psutil.virtual_memory().available * MEMORY_SHARE
@@ -103,11 +117,18 @@ class _Pool:
                         self.cost[name] = math.inf
                         self.waiting.append(name)
                     else:
+                        if self.then:
+                            self._add(self.then(name, answer))
                         yield name, answer
         finally:
             for process in [*(process for process, _ in self.idle), *(process for process, _ in self.busy.values())]:
                 process.terminate()
                 process.join()
+
+    def _add(self, items: Mapping[str, Item]) -> None:
+        self.items.update(items)
+        self.cost.update((name, self.memory(item) if self.memory else 0) for name, item in items.items())
+        self.waiting.extend(items)
 
     def _hand_out(self) -> None:
         while self.waiting and len(self.busy) < self.jobs and self._fits(self.waiting[0]):
@@ -166,6 +187,7 @@ def how_it_ended(exitcode: int | None) -> str:
 
 def _work(function: Callable[[Item], Result], connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _one_thread()
     while True:
         try:
@@ -184,6 +206,14 @@ def _work(function: Callable[[Item], Result], connection: Connection) -> None:
             return
         except Exception:  # noqa: BLE001 - an answer that cannot be pickled
             connection.send((False, traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    """Asks this process to end when the one that started it was killed: nobody would take its answer."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _one_thread() -> None:
