@@ -83,7 +83,7 @@ def _references(
     for index, name in enumerate(several):
         if name not in before:
             yield Problem(("keep", "of", index), _unknown(str(name), before, names, path=False))
-        elif before[name].get("keep"):
+        elif before[name].get("keep") is not None:
             yield Problem(("keep", "of", index), f"'{name}' keeps some of its own; name stages without keep")
         elif name in several[:index]:
             yield Problem(("keep", "of", index), f"names '{name}' twice")
