@@ -133,7 +133,8 @@ def _headline(expanded: Expanded, stage: Mapping[str, Any]) -> str:
     trainers = listed(dict.fromkeys(one.trainer for one in expanded.candidates), 10)
     inits = said.foreach.get("init", [said.init])
     start = listed(("random weights" if init in (None, "none") else f"'{init}'" for init in inits), 10)
-    taken = f", which hands on {', '.join(stage['inherits'])}" if stage["inherits"] else ""
+    is_alike = all(one["inherits"] == stage["inherits"] for one in stage["candidates"])
+    taken = f", which hands on {', '.join(stage['inherits'])}" if stage["inherits"] and is_alike else ""
     many = "" if len(expanded.candidates) == 1 else f", {len(expanded.candidates)} candidates"
     return f"{name}: trainer {trainers}, from {start}{taken}{many}"
 
@@ -155,7 +156,8 @@ def _said(stage: Stage) -> Iterator[str]:
 
 
 def _one_line(one: Mapping[str, Any]) -> str:
-    start = f" from {one['init']}" if one["init"] else ""
+    parts = f" ({', '.join(one['inherits'])})" if one["inherits"] else ""
+    start = f" from {one['init']}{parts}" if one["init"] else ""
     with_starts = f", {one['steps_with_starts']} with what it starts from" if start else ""
     return f"{one['key']}{start}: {counted(one['steps'], 'step')}{with_starts}"
 
