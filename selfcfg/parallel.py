@@ -121,8 +121,11 @@ class _Pool(Generic[Item, Result]):
                             self._add(self.then(name, answer))
                         yield name, answer
         finally:
-            for process in [*(process for process, _ in self.idle), *(process for process, _ in self.busy.values())]:
+            busy = [(process, connection) for connection, (process, _) in self.busy.items()]
+            for process, connection in [*self.idle, *busy]:
                 process.terminate()
+                connection.close()  # one that finishes its item first sees that nobody waits for it
+            for process, _ in [*self.idle, *busy]:
                 process.join()
 
     def _add(self, items: Mapping[str, Item]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +13,15 @@ from selfcfg.engine.evaluate import SUMMARY, Evaluation, combine
 from selfcfg.engine.experiment import open_experiment
 from selfcfg.engine.folds import train_fold
 from selfcfg.engine.recipe_graph import Contest, Graph, job_name
+from selfcfg.engine.stopping import interrupted_by_sigterm
 from selfcfg.errors import SelfcfgError, Stopped, TrainingDiverged, listed
 from selfcfg.kept import KEPT, PAGE, Contender, Kept, best_of
 from selfcfg.parallel import run_cases
 from selfcfg.progress import named, progress, say
 from selfcfg.project import Project
 from selfcfg.runs import RunFolder, RunRecord
+
+AGAIN = "the same command with --resume goes on where it stopped"
 
 DIVERGED = "diverged"
 """The status of a run that is not tried again: the same steps would lead to the same end."""
@@ -84,13 +86,17 @@ def run_graph(
     _prepare(project, graph, jobs)
     state = _State(project, graph, jobs if at_once == 1 else 1, at_once == 1, tell)
     outcomes = run_cases(run_job, state.ready(), jobs=at_once, doing="train", memory=state.memory, then=state.ended)
-    with progress("recipe", len(graph.jobs)) if at_once > 1 else nullcontext() as step:
+    if at_once == 1:
         for name, outcome in outcomes:
-            if isinstance(outcome, Stopped):
-                again = "the same command with --resume goes on where it stopped"
-                raise Stopped(f"train {name}", outcome.found, again)
-            if step:
+            _obey(name, outcome)
+        return state.finished()
+    try:
+        with interrupted_by_sigterm(), progress("recipe", len(graph.jobs)) as step:
+            for name, outcome in outcomes:
+                _obey(name, outcome)
                 step(name)
+    except KeyboardInterrupt:
+        raise Stopped("train the recipe", "stopped on request; the jobs that ran are saved", AGAIN) from None
     return state.finished()
 
 
@@ -229,6 +235,12 @@ def hold(contest: Contest, folder: Path, diverged: Mapping[str, str]) -> Kept:
     kept = best_of(contest.stage, contest.keep, contest.slots, contenders, contest.folds)
     kept.write_whole(place)
     return kept
+
+
+def _obey(name: str, outcome: object) -> None:
+    """Raises where a job was stopped on request."""
+    if isinstance(outcome, Stopped):
+        raise Stopped(f"train {name}", outcome.found, AGAIN)
 
 
 def _scored(folder: Path) -> Path:

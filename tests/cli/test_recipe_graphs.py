@@ -208,6 +208,21 @@ def test_killed_between_jobs_it_repeats_none(planned: Path, done: Path, tmp_path
 
 
 @pytest.mark.slow
+def test_asked_to_stop_jobs_side_by_side_save_and_go_on(planned: Path, done: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(planned, tmp_path / "w"))
+    process = start(place, 2)
+    wait_for(lambda: any(results(place).glob("pretrain/*/fold_0/run.json")), process)
+    process.terminate()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75, errors.decode()
+    assert "last/fold_0" not in times(place)
+    again = start(place, 2)
+    _, errors = again.communicate(timeout=240)
+    assert again.returncode == 0, errors.decode()
+    assert weights(place) == weights(done)
+
+
+@pytest.mark.slow
 def test_plan_and_train_takes_a_recipe(selfcfg, planned: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(planned, tmp_path / "w"))
     shutil.rmtree(place / "preprocessed")
