@@ -29,6 +29,7 @@ RECORDS = {
     "preprocessed case": "selfcfg.engine.store:CaseInfo",
     "run.json": "selfcfg.runs:RunRecord",
     "recipe.json": "selfcfg.recipe:Recipe",
+    "candidates.json": "selfcfg.kept:Kept",
     "summary.json": "selfcfg.engine.evaluate:Evaluation",
     "protocol.json": "selfcfg.engine.label_results:Protocol",
     "results.jsonl (each line)": "selfcfg.engine.label_results:LabelResult",

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import psutil
 
@@ -51,6 +51,7 @@ def run_cases(
     jobs: int,
     doing: str,
     memory: Callable[[Item], int] | None = None,
+    then: Callable[[str, Result | SelfcfgError], Mapping[str, Item]] | None = None,
 ) -> Iterator[tuple[str, Result | SelfcfgError]]:
     """Yields each item's name with its result, or with the error it ended in, in the order they finish.
 
@@ -60,22 +61,30 @@ def run_cases(
         jobs: worker processes at most; with 1 everything runs in this process.
         doing: what is being done, for messages, such as "preprocess".
         memory: an estimate of the bytes an item needs; workers are held back so that the sum fits the free memory.
+        then: called in this process with each name and outcome, before it is yielded; gives further items, which could
+            not begin before.
 
     Raises:
         Exception: what `function` raised, when it is a mistake of the program rather than a `SelfcfgError`.
     """
-    jobs = min(jobs, len(items))
-    if jobs <= 1:
-        for name, item in items.items():
-            try:
-                yield name, function(item)
-            except SelfcfgError as error:
-                yield name, error
+    jobs = jobs if then else min(jobs, len(items))
+    if jobs > 1:
+        yield from _Pool(function, items, jobs, doing, memory, then=then).results()
         return
-    yield from _Pool(function, items, jobs, doing, memory).results()
+    waiting = deque(items.items())
+    while waiting:
+        name, item = waiting.popleft()
+        outcome: Result | SelfcfgError
+        try:
+            outcome = function(item)
+        except SelfcfgError as error:
+            outcome = error
+        if then:
+            waiting.extend(then(name, outcome).items())
+        yield name, outcome
 
 
-class _Pool:
+class _Pool(Generic[Item, Result]):
     """Workers with one pipe each, so that a death is known to belong to one case."""
 
     def __init__(
@@ -85,10 +94,14 @@ class _Pool:
         jobs: int,
         doing: str,
         memory: Callable[[Item], int] | None,
+        *,
+        then: Callable[[str, Result | SelfcfgError], Mapping[str, Item]] | None,
     ) -> None:
-        self.function, self.items, self.jobs, self.doing = function, items, jobs, doing
-        self.cost: dict[str, float] = {name: memory(item) if memory else 0 for name, item in items.items()}
-        self.waiting = deque(items)
+        self.function, self.jobs, self.doing, self.memory, self.then = function, jobs, doing, memory, then
+        self.items: dict[str, Item] = {}
+        self.cost: dict[str, float] = {}
+        self.waiting: deque[str] = deque()
+        self._add(items)
         self.idle: list[tuple[BaseProcess, Connection]] = []
         self.busy: dict[Connection, tuple[BaseProcess, str]] = {}
         self.budget = psutil.virtual_memory().available * MEMORY_SHARE
@@ -105,11 +118,21 @@ class _Pool:
                         self.cost[name] = math.inf
                         self.waiting.append(name)
                     else:
+                        if self.then:
+                            self._add(self.then(name, answer))
                         yield name, answer
         finally:
-            for process in [*(process for process, _ in self.idle), *(process for process, _ in self.busy.values())]:
+            busy = [(process, connection) for connection, (process, _) in self.busy.items()]
+            for process, connection in [*self.idle, *busy]:
                 process.terminate()
+                connection.close()  # one that finishes its item first sees that nobody waits for it
+            for process, _ in [*self.idle, *busy]:
                 process.join()
+
+    def _add(self, items: Mapping[str, Item]) -> None:
+        self.items.update(items)
+        self.cost.update((name, self.memory(item) if self.memory else 0) for name, item in items.items())
+        self.waiting.extend(items)
 
     def _hand_out(self) -> None:
         while self.waiting and len(self.busy) < self.jobs and self._fits(self.waiting[0]):

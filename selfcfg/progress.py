@@ -15,6 +15,7 @@ Step = Callable[[str], None]
 """Called once for each finished item, with a short note such as the item's name or the newest loss."""
 
 _QUIET = ContextVar("quiet", default=False)
+_NAME = ContextVar("name", default="")
 
 
 @contextmanager
@@ -28,9 +29,22 @@ def quietly(quiet: bool = True) -> Iterator[None]:
 
 
 @contextmanager
+def named(name: str) -> Iterator[None]:
+    """Within the block every line begins with a name, and bars are left out: for one of several processes.
+
+    An empty name changes nothing.
+    """
+    token = _NAME.set(name)
+    try:
+        yield
+    finally:
+        _NAME.reset(token)
+
+
+@contextmanager
 def progress(what: str, total: int) -> Iterator[Step]:
     """Shows how far `what` is, out of `total` items; yields the function to call after each item."""
-    if _QUIET.get():
+    if _QUIET.get() or _NAME.get():
         yield _untold
     elif total > 0 and sys.stderr.isatty():
         with _bar(what, total) as step:
@@ -92,5 +106,6 @@ def duration(seconds: float) -> str:
 def say(text: str) -> None:
     """Writes one line about what is going on to stderr."""
     if not _QUIET.get():
-        sys.stderr.write(text + "\n")
+        name = _NAME.get()
+        sys.stderr.write((f"{name}: {text}" if name else text) + "\n")
         sys.stderr.flush()

@@ -9,7 +9,7 @@ from pathlib import Path
 from selfcfg.dataset import Dataset
 from selfcfg.errors import UsageError, nearest
 from selfcfg.plan import Plan
-from selfcfg.runs import RunRecord, experiment_folder, fold_folders
+from selfcfg.runs import RunRecord, experiment_folders, fold_folders
 from selfcfg.workspace import Workspace
 
 
@@ -106,9 +106,10 @@ def experiments_of(target: str, workspace: Workspace) -> list[Path]:
     """
     path = Path(target)
     if path.is_dir() and not (path / "dataset.json").is_file():
-        return [fold_folders(path)[0].path.parent]
+        several = experiment_folders(path)
+        return several if len(several) > 1 else [fold_folders(path)[0].path.parent]
     results = Project.of(workspace, target).results
-    every = [experiment_folder(folder) for folder in sorted(results.glob("*"))]
+    every = [experiment for folder in sorted(results.glob("*")) for experiment in experiment_folders(folder)]
     runs = {folder: next(iter(sorted(folder.glob("fold_*/run.json"))), None) for folder in every}
     found = {folder: RunRecord.read(run).segments for folder, run in runs.items() if run is not None}
     if not found:

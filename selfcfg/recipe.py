@@ -1,70 +1,25 @@
-"""A training strategy as ordered stages, as it is written in TOML."""
+"""A training strategy as ordered stages: read from TOML, and checked as a whole."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import Field
-
-from selfcfg.errors import DataError, UsageError, nearest
+from selfcfg.errors import DataError, UsageError, listed, nearest
+from selfcfg.expansion import Expansion, expand
+from selfcfg.recipe_rules import between_stages
 from selfcfg.records import Problem, Record
+from selfcfg.stages import Name, Stage, is_path
 
 RECIPE = "recipe.json"
 """In the folder of a recipe's results: the recipe as it was used, with every setting of every stage."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-"""What becomes a folder's name; it has no dot, as ``--set`` writes STAGE.setting."""
-
-Fold = Annotated[int, Field(strict=True, ge=0)]
-
-
-class Images(Record):
-    """A dataset whose images are pretrained on, as one of a group of related ones.
-
-    Args:
-        name: id or folder name of a dataset in the workspace, or a path, which has a slash.
-        group: name of the group that it belongs to; default: a group of its own.
-    """
-
-    name: str
-    group: str | None = None
-
-
-class Stage(Record):
-    """One training of a recipe.
-
-    Args:
-        name: of its folder; `init` of later stages and ``--set NAME.setting=value`` call it by this.
-        trainer: its algorithm, by entry-point name: `selfcfg list trainers`.
-        settings: the trainer's settings that differ from its defaults.
-        folds: those it trains, or "all"; default: those that ``--fold`` asks for.
-        init: what its first weights are taken from: the name of an earlier stage, of which each fold takes the run of
-            the same fold; or the path of a run or a weights file, which has a slash. Default: random weights.
-        unlabelled: datasets whose images are pretrained on besides the dataset's own: ids, folder names, or paths,
-            which have a slash.
-        datasets: the same with the group that each belongs to.
-    """
-
-    name: Name
-    trainer: str
-    settings: dict[str, Any] = {}
-    folds: Literal["all"] | tuple[Fold, ...] | None = None
-    init: str | None = None
-    unlabelled: tuple[str, ...] = ()
-    datasets: tuple[Images, ...] = ()
-
-    @property
-    def images(self) -> tuple[Images, ...]:
-        """`unlabelled` and `datasets` together."""
-        return (*(Images(name=name) for name in self.unlabelled), *self.datasets)
-
 
 class Recipe(Record):
-    """Stages that are trained one after the other, each of them able to start from the weights of one before it.
+    """Stages that are trained one after the other, each of them able to start from the weights of those before it.
 
     Args:
         name: begins the name of the results' folder; default: the file's name without its ending.
@@ -80,7 +35,9 @@ class Recipe(Record):
     def attempt(cls, content: Any) -> tuple[Self | None, list[Problem]]:
         """The recipe held by `content`, or None and everything that is wrong with it, between its stages too."""
         made, problems = super().attempt(content)
-        problems += _between_stages(content)
+        problems += between_stages(content)
+        if made is not None and not problems:
+            problems += made.expansion.problems
         return (None if problems else made), problems
 
     @classmethod
@@ -120,6 +77,11 @@ class Recipe(Record):
         return cls.parse({"name": name, **content}, source)
 
     @property
+    def expansion(self) -> Expansion:
+        """Its stages with their candidates."""
+        return expand(self.stage)
+
+    @property
     def summary(self) -> str:
         """The first line of the description."""
         return next(iter(self.description.strip().splitlines()), "")
@@ -139,6 +101,13 @@ class Recipe(Record):
                 remedy = f"write it as STAGE.{setting or key}=..., {nearest(stage, names)}"
                 raise UsageError(f"--set {key}", found, remedy)
             given[stage][setting] = value
+        for one in self.stage:
+            if clash := [name for name in given[one.name] if name in one.varied]:
+                found = f"foreach says it for each candidate: {listed(one.varied[clash[0]])}"
+                raise UsageError(f"--set {one.name}.{clash[0]}", found, "change foreach in a recipe file of your own")
+            if given[one.name] and not one.trains:
+                found = f"the stage '{one.name}' chooses among candidates and trains nothing"
+                raise UsageError(f"--set {one.name}.{next(iter(given[one.name]))}", found, "name a stage that trains")
         wholes = [{**stage.settings, **given[stage.name]} for stage in self.stage]
         stages = [one.model_copy(update={"settings": whole}) for one, whole in zip(self.stage, wholes, strict=True)]
         return self.model_copy(update={"stage": tuple(stages)})
@@ -154,6 +123,9 @@ class Recipe(Record):
             changes: dict[str, Any] = {"unlabelled": tuple(absolute(name) for name in stage.unlabelled)}
             changes["datasets"] = tuple(one.model_copy(update={"name": absolute(one.name)}) for one in stage.datasets)
             changes["init"] = stage.init and absolute(stage.init)
+            changes["teachers"] = tuple(absolute(name) for name in stage.teachers)
+            if "init" in stage.foreach:
+                changes["foreach"] = {**stage.foreach, "init": [absolute(name) for name in stage.foreach["init"]]}
             stages.append(stage.model_copy(update=changes))
         return self.model_copy(update={"stage": tuple(stages)})
 
@@ -180,32 +152,3 @@ def find_recipe(given: str) -> Recipe:
         remedy = f"{nearest(given, known)}; a file of your own ends with .toml"
         raise UsageError(f"recipe '{given}'", "none of this name comes with selfcfg", remedy)
     return known[given]
-
-
-def is_path(name: str) -> bool:
-    """Whether a text is the path of something, and not the name of a stage or a dataset: it has a slash."""
-    return "/" in name or "\\" in name
-
-
-def _between_stages(content: Any) -> Iterator[Problem]:
-    """What is wrong between the stages of a recipe as it was read, as far as they can be told apart."""
-    said = content.get("stage") if isinstance(content, Mapping) else None
-    stages = [stage if isinstance(stage, Mapping) else {} for stage in said] if isinstance(said, list | tuple) else []
-    names = [str(stage.get("name")) for stage in stages]
-    if said is not None and not said:
-        yield Problem(("stage",), "must hold one stage or more")
-    for index, (name, stage) in enumerate(zip(names, stages, strict=True)):
-        before, init = names[:index], stage.get("init")
-        if stage.get("folds") == []:
-            yield Problem(("stage", index, "folds"), "must name a fold or more, or be left out")
-        if name in before:
-            yield Problem(("stage", index, "name"), f"'{name}' is the name of stage[{before.index(name)}] already")
-        if name.startswith("fold_"):
-            yield Problem(("stage", index, "name"), f"must not begin as the folders of folds do, found '{name}'")
-        if not isinstance(init, str) or init in before or is_path(init):
-            continue
-        if init in names:
-            what = f"must be an earlier stage, found '{init}', which is not trained before this one"
-        else:
-            what = f"no stage '{init}', {nearest(init, set(before))}; the path of a run has a slash, such as ./{init}"
-        yield Problem(("stage", index, "init"), what)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfcfg.errors import DataError, UsageError
+from selfcfg.errors import DataError, UsageError, listed
+from selfcfg.kept import kept_folders
 from selfcfg.recipe import RECIPE, Recipe
 from selfcfg.records import Record
 
@@ -45,11 +46,13 @@ class StageOf(Record):
     Args:
         recipe: name of the recipe.
         stage: name of the stage.
+        candidate: name of the candidate, where the stage has several; else empty.
         recipe_hash: content hash of the whole recipe with every setting that was used, as it lies in recipe.json.
     """
 
     recipe: str
     stage: str
+    candidate: str = ""
     recipe_hash: str
 
 
@@ -101,7 +104,7 @@ class RunRecord(Record):
         machine: processor or accelerator, threads, precision: what bit-for-bit repetition depends on.
         time_budget: seconds that the number of epochs was fitted to, or None.
         stage: the stage of a recipe that it is, or None.
-        status: "running" or "finished".
+        status: "running" or "finished"; of a recipe's candidate also "diverged".
         origin: where an imported run came from; None where it was trained here.
     """
 
@@ -212,13 +215,37 @@ def experiment_name(trainer: str, planner: str, configuration: str, name: str | 
     return "__".join(part for part in (trainer, planner, configuration, name) if part)
 
 
+def experiment_folders(path: Path) -> list[Path]:
+    """The parents of folds that a folder stands for: a recipe's stands for its last stage, any other for itself.
+
+    Of a last stage that keeps candidates it is these; none of them where it has not chosen yet.
+
+    Raises:
+        DataError: the folder's recipe.json or candidates.json is not usable.
+    """
+    if not (path / RECIPE).is_file():
+        return [path]
+    last = Recipe.read(path / RECIPE).expansion.stages[-1]
+    if last.slots:
+        return kept_folders(path, last.stage.name)
+    return [path / one.key for one in last.candidates]
+
+
 def experiment_folder(path: Path) -> Path:
     """The parent of the folds that a folder stands for: a recipe's stands for its last stage, any other for itself.
 
     Raises:
-        DataError: the folder's recipe.json is not usable.
+        UsageError: the last stage holds several candidates.
+        DataError: the folder's recipe.json or candidates.json is not usable, or the last stage has not chosen yet.
     """
-    return path / Recipe.read(path / RECIPE).stage[-1].name if (path / RECIPE).is_file() else path
+    found = experiment_folders(path)
+    if not found:
+        raise DataError(f"run {path}", "its recipe has not kept a candidate yet", "train the recipe to its end")
+    if len(found) > 1:
+        names = listed(folder.relative_to(path) for folder in found)
+        several = f"its recipe ends with several candidates ({names})"
+        raise UsageError(f"run {path}", several, "give one of their folders")
+    return found[0]
 
 
 def same_fold(path: Path, fold: int | str) -> Path:
@@ -243,7 +270,7 @@ def fold_folders(path: Path) -> list[RunFolder]:
     parent = experiment_folder(path)
     folds = [RunFolder(folder) for folder in parent.glob("fold_*") if (folder / "run.json").is_file()]
     if not folds and parent != path:
-        found = f"its recipe has not come to the last stage, '{parent.name}'"
+        found = f"its recipe has not come to the last stage, '{parent.relative_to(path)}'"
         raise DataError(f"run {path}", found, "train the recipe to its end, or give the folder of a stage")
     if not folds:
         raise DataError(f"run {path}", "no run.json in it or in a fold_* folder", "train first, or give another folder")

@@ -174,3 +174,13 @@ def test_errors_survive_the_way_between_processes():
     error = pickle.loads(pickle.dumps(WorkerDied("a", "b", "c")))
     assert isinstance(error, SelfcfgError)
     assert (error.asked, error.found, error.remedy) == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_items_that_could_not_begin_before_follow(jobs: int) -> None:
+    def then(name: str, outcome: object) -> dict[str, int]:
+        return {f"{name}+": 0} if name.count("+") < 2 and not isinstance(outcome, SelfcfgError) else {}
+
+    outcomes = dict(run_cases(square, {"a": 1, "b": 2}, jobs=jobs, doing="test", then=then))
+    assert set(outcomes) == {"a", "a+", "a++", "b", "b+", "b++"}
+    assert outcomes["b"] == 4

@@ -64,7 +64,7 @@ def test_everything_wrong_is_told_at_once_with_its_place() -> None:
             stage("a", ini="x", folds=[-1]),
             stage("a", init="b"),
             stage("b", trainer=3, init="aa", folds=[]),
-            stage("fold_1", folds="al", keep={}),
+            stage("fold_1", folds="al", keep={"off": []}),
             foreach={},
         )
     for words in (
@@ -77,7 +77,7 @@ def test_everything_wrong_is_told_at_once_with_its_place() -> None:
         "stage[2].folds: must name a fold or more",
         "stage[3].name: must not begin as the folders of folds do",
         "stage[3].folds: found 'al', did you mean 'all'?",
-        "stage[3].keep: unknown key",
+        "stage[3].keep.off: unknown key, did you mean 'of'?",
         "foreach: unknown key",
     ):
         assert words in str(error.value)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from selfcfg.cli.options import DebugOption, JsonOption, Speaker, WorkspaceOption
-from selfcfg.errors import DataError, listed
-from selfcfg.recipe import Recipe, Stage, find_recipe, shipped_recipes
+from selfcfg.errors import DataError
+from selfcfg.recipe import Recipe, find_recipe, shipped_recipes
 from selfcfg.records import Record
 from selfcfg.workspace import SET_WORKSPACE, Workspace
 
@@ -66,32 +65,13 @@ def show(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Shows the stages of a recipe: what each trains and starts from, and every setting that it names."""
-    from selfcfg.engine.recipes import completed, parts_handed_on  # noqa: PLC0415
+    """Shows the stages of a recipe: what each trains, starts from and keeps, every setting that it names, all jobs."""
+    from selfcfg.cli.recipes import described, overview  # noqa: PLC0415
 
     speaker, said = Speaker(as_json), find_recipe(recipe)
-    used = completed(said)
-    speaker.say(f"{said.name}: {said.description.strip()}")
-    stages = []
-    for (stage, inherits), whole in zip(parts_handed_on(said), used.stage, strict=True):
-        start = "random weights" if stage.init is None else f"'{stage.init}'"
-        taken = f", which hands on {', '.join(inherits)}" if inherits else ""
-        speaker.say(f"\n{stage.name}: trainer {stage.trainer}, from {start}{taken}")
-        for line in _said(stage):
-            speaker.say(f"    {line}")
-        stages.append({**whole.model_dump(mode="json"), "inherits": inherits})
-    speaker.done({"recipe": {**said.model_dump(mode="json"), "stage": stages}})
-
-
-def _said(stage: Stage) -> Iterator[str]:
-    """What a stage says besides its trainer and its start."""
-    for key, value in stage.settings.items():
-        yield f"{key} = {value}"
-    for one in stage.images:
-        yield f"images of {one.name}" + (f", group {one.group}" if one.group else "")
-    if stage.folds is not None:
-        yield f"folds: {stage.folds if stage.folds == 'all' else listed(stage.folds)}"
-    yield f"all other settings: see selfcfg list trainers ({stage.trainer})"
+    told = overview(said)
+    speaker.say("\n".join(described(said, told)))
+    speaker.done({"recipe": told})
 
 
 def _registered(speaker: Speaker, what: Literal["planners", "trainers"]) -> list[dict[str, Any]]:

@@ -149,6 +149,22 @@ def warn(plan: Plan, facts: Fingerprint) -> list[dict[str, Any]]:
     return [caution.model_dump(mode="json") for caution in found]
 
 
+def plan_of(speaker: Speaker, project: Project, facts: Fingerprint, planner: str, target: Target) -> tuple[Path, Plan]:
+    """The plan that is there already, or a new one, with its file."""
+    from selfcfg.engine import pipeline  # noqa: PLC0415
+    from selfcfg.engine.planner import other_memories  # noqa: PLC0415
+    from selfcfg.report.plan_files import write_page  # noqa: PLC0415
+
+    file = project.plan_file(planner, target.suffix)
+    if file.is_file():
+        speaker.say(f"plan: {file} as it is (to make it again: selfcfg plan {project.name})")
+        return file, Plan.read(file)
+    _, made = pipeline.make_plan(project, facts, planner, target)
+    page = write_page(file, made, facts, other_memories(made, facts, project.dataset.description))
+    speaker.say(f"planned: {file}, explained in {page}")
+    return file, made
+
+
 def offer_less(speaker: Speaker, plan: Plan, device: str | None) -> None:
     """Says how long the plan would take without an accelerator, and how to get one that does not, if that is long."""
     from selfcfg.engine.device import choose_device  # noqa: PLC0415

@@ -18,7 +18,6 @@ from selfcfg.cli.options import (
     DeviceOption,
     FoldOption,
     FractionOption,
-    JobsOption,
     JsonOption,
     MemoryOption,
     NameOption,
@@ -28,7 +27,6 @@ from selfcfg.cli.options import (
     SetOption,
     Speaker,
     TimeBudgetOption,
-    TrainerOption,
     WorkspaceOption,
     folds_of,
     open_project,
@@ -36,21 +34,27 @@ from selfcfg.cli.options import (
     settings_of,
     split_values,
 )
-from selfcfg.cli.planning import offer_less, warn
+from selfcfg.cli.planning import offer_less, plan_of, warn
+from selfcfg.cli.recipes import recipe_of, tell_all, train_recipe
 from selfcfg.engine.planner import Target
 from selfcfg.errors import UsageError, counted
-from selfcfg.plan import Plan
-from selfcfg.recipe import Recipe, find_recipe
+from selfcfg.parallel import default_jobs
 from selfcfg.workspace import Workspace
 
 if TYPE_CHECKING:
     from selfcfg.engine.choice import TrainRequest
     from selfcfg.engine.collection import Unlabelled
     from selfcfg.engine.experiment import Experiment
+    from selfcfg.engine.recipes import OpenRecipe
     from selfcfg.project import Project
 
 InitOption = Annotated[
     Path | None, typer.Option(help="run folder or weights file to start from; what fits is taken over")
+]
+
+StrategyOption = Annotated[
+    str | None,
+    typer.Option("--trainer", help="training strategy, see: selfcfg list trainers; default: supervised"),
 ]
 
 RecipeOption = Annotated[
@@ -65,6 +69,17 @@ UnlabelledOption = Annotated[
     ),
 ]
 
+TrainJobsOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        show_default=False,
+        help="processes at most, of a recipe also trainings at once; 0: one a core, but one training",
+    ),
+]
+
+SUPERVISED = "supervised"
+
 CASCADE = "3d_cascade_fullres"
 """The configuration whose first stage is planned with it: its trainings count, too, before there is a plan."""
 
@@ -73,9 +88,7 @@ def train(
     dataset: DatasetArgument,
     configuration: ConfigurationOption = None,
     fold: FoldOption = None,
-    trainer: Annotated[
-        str | None, typer.Option(help="training strategy, see: selfcfg list trainers; default: supervised")
-    ] = None,
+    trainer: StrategyOption = None,
     recipe: RecipeOption = None,
     planner: PlanOption = None,
     settings: SetOption = None,
@@ -90,22 +103,23 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue an unfinished run where it stopped")] = False,
     time_budget: TimeBudgetOption = None,
     device: DeviceOption = None,
-    jobs: JobsOption = 0,
+    jobs: TrainJobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Trains folds of one configuration, then predicts and scores their validation cases."""
     from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
+    from selfcfg.engine.recipes import open_recipe  # noqa: PLC0415
 
+    said = None
     if recipe is not None:
-        decided = {"--trainer": trainer, "--init": init, "--previous": previous, "--time-budget": time_budget}
-        _refuse_beside_recipe(recipe, decided)
+        said = recipe_of(recipe, settings, trainer=trainer, init=init, previous=previous, time_budget=time_budget)
     request = TrainRequest(
         configuration=configuration,
         planner=planner,
-        trainer=trainer or "supervised",
-        settings={} if recipe else settings_of(settings),
+        trainer=trainer or SUPERVISED,
+        settings={} if said else settings_of(settings),
         label_fraction=label_fraction,
         seed=seed,
         init=init.absolute() if init else None,
@@ -116,18 +130,20 @@ def train(
         device=device,
     )
     project, speaker, folds = open_project(dataset, workspace), Speaker(as_json), folds_of(fold, [0])
-    if recipe is not None:
-        stages = find_recipe(recipe).changed(settings_of(settings))
-        _train_recipe(speaker, project, request, stages, folds, Workspace.at(workspace), jobs)
+    processes = jobs or default_jobs()
+    if said is not None:
+        opened = open_recipe(project, request, said, Workspace.at(workspace), folds, jobs=processes)
+        _train_recipe(speaker, project, opened, processes, jobs or 1)
         return
-    _tell(speaker, project, _train(speaker, project, request, folds, jobs, _Budget.of(time_budget)))
+    _tell(speaker, project, _train(speaker, project, request, folds, processes, _Budget.of(time_budget)))
 
 
 def plan_and_train(
     dataset: DatasetArgument,
     configuration: ConfigurationOption = None,
     fold: FoldOption = None,
-    trainer: TrainerOption = "supervised",
+    trainer: StrategyOption = None,
+    recipe: RecipeOption = None,
     planner: PlannerOption = "standard",
     memory: MemoryOption = None,
     settings: SetOption = None,
@@ -135,7 +151,7 @@ def plan_and_train(
     name: NameOption = None,
     time_budget: TimeBudgetOption = None,
     device: DeviceOption = None,
-    jobs: JobsOption = 0,
+    jobs: TrainJobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -144,71 +160,57 @@ def plan_and_train(
     from selfcfg.engine import pipeline  # noqa: PLC0415
     from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
     from selfcfg.engine.experiment import stages  # noqa: PLC0415
-    from selfcfg.engine.planner import other_memories  # noqa: PLC0415
-    from selfcfg.report.plan_files import write_page  # noqa: PLC0415
+    from selfcfg.engine.recipes import open_recipe  # noqa: PLC0415
 
-    speaker, budget = Speaker(as_json), _Budget.of(time_budget)
-    project = open_project(dataset, workspace)
-    warnings = pipeline.checked(project, jobs)
+    speaker, budget, project = Speaker(as_json), _Budget.of(time_budget), open_project(dataset, workspace)
+    recipe_said = None if recipe is None else recipe_of(recipe, settings, trainer=trainer, time_budget=time_budget)
+    processes, strategy = jobs or default_jobs(), trainer or SUPERVISED
+    warnings = pipeline.checked(project, processes)
     speaker.say(f"{project.name}: {counted(len(project.dataset.cases), 'case')}, {counted(len(warnings), 'warning')}")
-    facts = pipeline.fingerprint(project, jobs)
+    facts = pipeline.fingerprint(project, processes)
     chosen = folds_of(fold, []) or None
     n_all = len(pipeline.splits(project, facts))
     n_folds = len(chosen or range(n_all))
     share = n_folds + (n_all if configuration == CASCADE else 0)
-    target = budget.target(memory, Target(device=device, configuration=configuration, trainer=trainer), share)
-    file = project.plan_file(planner, target.suffix)
-    if file.is_file():
-        made = Plan.read(file)
-        speaker.say(f"plan: {file} as it is (to make it again: selfcfg plan {project.name})")
-    else:
-        _, made = pipeline.make_plan(project, facts, planner, target)
-        page = write_page(file, made, facts, other_memories(made, facts, project.dataset.description))
-        speaker.say(f"planned: {file}, explained in {page}")
+    target = budget.target(memory, Target(device=device, configuration=configuration, trainer=strategy), share)
+    file, made = plan_of(speaker, project, facts, planner, target)
     if budget.seconds is None and settings is None:
         offer_less(speaker, made, device)
-    told = warn(made, facts)
+    told = {"warnings": warn(made, facts)}
     request = TrainRequest(
         configuration=configuration,
         planner=file.stem,
-        trainer=trainer,
-        settings=settings_of(settings),
+        trainer=strategy,
+        settings={} if recipe_said else settings_of(settings),
         seed=seed,
         name=name,
         resume=True,
         device=device,
     )
-    *before, last = stages(project, request, chosen, jobs=jobs)
+    if recipe_said:
+        opened = open_recipe(project, request, recipe_said, Workspace.at(workspace), chosen, jobs=processes)
+        _train_recipe(speaker, project, opened, processes, jobs or 1, told)
+        return
+    *before, last = stages(project, request, chosen, jobs=processes)
     for stage in before:
-        _train(speaker, project, stage, None, jobs, budget, n_later=n_folds)
-    _tell(speaker, project, _train(speaker, project, last, chosen, jobs, budget), {"warnings": told})
-
-
-def _refuse_beside_recipe(recipe: str, decided: Mapping[str, object]) -> None:
-    """A recipe says what each stage trains and starts from, so that options cannot say it once for all."""
-    if given := [option for option, value in decided.items() if value is not None]:
-        raise UsageError(f"--recipe {recipe}", f"{given[0]} was given, too", "leave it out, or write it into a recipe")
+        _train(speaker, project, stage, None, processes, budget, n_later=n_folds)
+    _tell(speaker, project, _train(speaker, project, last, chosen, processes, budget), told)
 
 
 def _train_recipe(
     speaker: Speaker,
     project: Project,
-    request: TrainRequest,
-    recipe: Recipe,
-    folds: list[int] | None,
-    workspace: Workspace,
+    opened: OpenRecipe,
     jobs: int,
+    at_once: int,
+    told: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Trains the stages of a recipe in order; the last one's scores are the recipe's."""
-    from selfcfg.engine.recipes import open_recipe  # noqa: PLC0415
-
-    opened = open_recipe(project, request, recipe, workspace, folds, jobs=jobs)
-    *before, last = opened.trainings
-    endless = _Budget.of(None)
-    for stage in before:
-        _train(speaker, project, stage.request, list(stage.folds), jobs, endless)
-    experiment = _train(speaker, project, last.request, list(last.folds), jobs, endless)
-    _tell(speaker, project, experiment, {"run": str(opened.folder)})
+    """Trains a recipe; the scores are those of what its last stage ends with."""
+    folder, experiments = opened.graph.folder, train_recipe(speaker, project, opened, jobs=jobs, at_once=at_once)
+    if len(experiments) == 1:
+        _tell(speaker, project, experiments[0], {"run": str(folder), **told})
+    else:
+        tell_all(speaker, folder, experiments, told)
 
 
 def _tell(

@@ -164,7 +164,7 @@ def results_folder(project: Project, request: TrainRequest, plan_name: str, conf
     """The parent of the folds of what a request asks for; of a stage it lies in the folder of the recipe."""
     stage = request.stage
     name = experiment_name(stage.recipe if stage else request.trainer, plan_name, configuration, request.name)
-    return project.results / name / stage.stage if stage else project.results / name
+    return project.results / name / stage.stage / stage.candidate if stage else project.results / name
 
 
 def existing_folds(project: Project, folds: Sequence[int] | None, n_folds: int) -> tuple[int, ...]:

@@ -1,11 +1,11 @@
-"""A recipe on one dataset: its stages as trainings, all of them checked before the first one begins."""
+"""A recipe on one dataset: its jobs, all of them checked before the first one begins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from selfcfg import registry
 from selfcfg.engine import pipeline
@@ -13,21 +13,18 @@ from selfcfg.engine.checkpoint import weights_of
 from selfcfg.engine.choice import TrainRequest, setting_values
 from selfcfg.engine.collection import Unlabelled
 from selfcfg.engine.experiment import choose_feasible, existing_folds, results_folder
+from selfcfg.engine.footprint import training_bytes
 from selfcfg.engine.opening import changes
-from selfcfg.engine.trainer import Trainer
+from selfcfg.engine.recipe_graph import Graph, Piece, build_graph
+from selfcfg.engine.trainer import Settings, Trainer
 from selfcfg.errors import UsageError, listed
+from selfcfg.expansion import Candidate, Expanded, with_setting
 from selfcfg.project import Project
-from selfcfg.recipe import RECIPE, Images, Recipe, Stage, is_path
+from selfcfg.recipe import RECIPE, Recipe
 from selfcfg.records import Problem, unusable
-from selfcfg.runs import INCIDENTAL, StageOf, same_fold
+from selfcfg.runs import INCIDENTAL, RunFolder, RunRecord, StageOf, same_fold
+from selfcfg.stages import Images, Stage, is_path
 from selfcfg.workspace import Workspace
-
-
-class StageTraining(NamedTuple):
-    """One stage as `selfcfg.engine.experiment.open_experiment` takes it: what to train, and which folds."""
-
-    request: TrainRequest
-    folds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -35,14 +32,12 @@ class OpenRecipe:
     """A recipe that can be trained.
 
     Args:
-        folder: of its results, the parent of the stages' folders.
         recipe: with every setting that is used.
-        trainings: the stages in order.
+        graph: its jobs; the parent of their folders is `graph.folder`.
     """
 
-    folder: Path
     recipe: Recipe
-    trainings: tuple[StageTraining, ...]
+    graph: Graph
 
 
 def open_recipe(
@@ -54,7 +49,7 @@ def open_recipe(
     *,
     jobs: int,
 ) -> OpenRecipe:
-    """The stages of a recipe as trainings to be run in order; leaves the recipe as it is used in its results' folder.
+    """The stages of a recipe as jobs; leaves the recipe as it is used in its results' folder.
 
     Args:
         project: of the dataset.
@@ -72,84 +67,167 @@ def open_recipe(
     """
     further = [Images(name=str(one.images), group=one.group) for one in request.unlabelled]
     used = completed(recipe, further)
-    made_by = {"recipe": used.name, "recipe_hash": used.content_hash()}
-    requests = [
-        request.model_copy(
-            update={
-                "trainer": stage.trainer,
-                "settings": stage.settings,
-                "unlabelled": _unlabelled(stage, workspace),
-                "stage": StageOf(stage=stage.name, **made_by),
-            }
-        )
-        for stage in used.stage
-    ]
-    chosen, *_ = [choose_feasible(project, one) for one in requests]
-    if chosen.configuration.after is not None:
-        found = f"{chosen.configuration_name} works after another configuration"
-        raise UsageError(f"recipe {used.name}", found, "name one that works alone with -c")
-    folder = results_folder(project, requests[0], chosen.plan_name, chosen.configuration_name).parent
+    request = request.model_copy(update={"unlabelled": ()})
+    folder = _folder(project, request, used)
     folds_of = _folds(project, used, folds, jobs)
+    made_by = {"recipe": used.name, "recipe_hash": used.content_hash()}
+    pieces = {}
+    for stage in used.expansion.stages:
+        unlabelled = _unlabelled(stage.stage, workspace)
+        for one in stage.candidates:
+            trainer, settings = trainer_of(one)
+            own = {
+                "trainer": one.trainer,
+                "settings": one.settings,
+                "unlabelled": unlabelled if trainer.unlabelled() else (),
+                "stage": StageOf(stage=one.stage, candidate=one.name, **made_by),
+            }
+            piece = request.model_copy(update=own)
+            # where teachers will lie is not known of those that are kept
+            chosen = choose_feasible(project, piece.model_copy(update={"teachers": tuple(map(Path, one.teachers))}))
+            memory = training_bytes(chosen.plan, chosen.configuration, value_bytes=4)
+            pieces[one.key] = Piece(piece, folds_of[one.stage], steps_of(settings), memory)
     _refuse_another(folder, used)
-    trainings = [
-        StageTraining(one.model_copy(update={"init": _init(stage, folder)}), folds_of[stage.name])
-        for stage, one in zip(used.stage, requests, strict=True)
-    ]
-    if not request.resume:
-        _refuse_without_weights(used, trainings)
+    graph = build_graph(folder, used.expansion, pieces)
+    _refuse_unfinished(graph, resume=request.resume)
     used.write(folder / RECIPE)
-    return OpenRecipe(folder, used, tuple(trainings))
+    return OpenRecipe(used, graph)
 
 
 def completed(recipe: Recipe, further: Sequence[Images] = ()) -> Recipe:
     """The recipe with every setting of every stage, those that it does not name as their trainers have them.
+
+    Of a stage whose candidates have different trainers, the settings stay as they were said.
 
     Args:
         recipe: as it was read.
         further: images for the stages that learn without labels.
 
     Raises:
-        UsageError: stages name trainers that are not installed, settings these cannot take, or images they do not look
-            at, all of it told at once, with its place; or there are further images and no stage for them.
+        UsageError: stages name trainers that are not installed, settings these cannot take, or images or teachers they
+            do not look at, all of it told at once, with its place; or there are further images and no stage for them.
     """
     problems: list[Problem] = []
     stages = []
-    for index, stage in enumerate(recipe.stage):
-        made, found = _complete(stage, further)
+    for index, expanded in enumerate(recipe.expansion.stages):
+        made, found = _complete(expanded, further)
         stages.append(made)
-        problems += [Problem(("stage", index, *place), what) for place, what in found]
+        problems += [Problem(("stage", index, *place), what) for place, what in dict.fromkeys(found)]
+    used = recipe.model_copy(update={"stage": tuple(stages)})
+    if not problems:
+        problems = list(_without_scores(used))
     if problems:
         told = unusable(f"recipe {recipe.name}", problems, "see: selfcfg list trainers")
         raise UsageError(told.asked, told.found, told.remedy)
-    if further and not any(registry.load("trainers", stage.trainer).unlabelled() for stage in stages):
+    if further and not any(trainer_of(one)[0].unlabelled() for one in used.expansion.candidates.values()):
         found_none = f"no stage of the recipe {recipe.name} learns without labels"
         raise UsageError("--unlabelled", found_none, "leave it out, or choose another recipe: selfcfg list recipes")
-    return recipe.model_copy(update={"stage": tuple(stages)})
+    return used
 
 
-def parts_handed_on(recipe: Recipe) -> Iterator[tuple[Stage, tuple[str, ...]]]:
-    """Each stage, with the parts that the stage it starts from hands on; none where it starts from elsewhere."""
+def parts_handed_on(recipe: Recipe) -> Iterator[tuple[Candidate, tuple[str, ...]]]:
+    """Each candidate, with the parts that what it starts from hands on; none where it starts from elsewhere.
+
+    Of what will be kept, the parts that all who may be hand on.
+    """
     exports: dict[str, tuple[str, ...]] = {}
-    for stage in recipe.stage:
-        yield stage, exports.get(stage.init or "", ())
-        exports[stage.name] = registry.load("trainers", stage.trainer).exports
+    for stage in recipe.expansion.stages:
+        for one in stage.candidates:
+            yield one, exports.get(one.init or "", ())
+            exports[one.key] = trainer_of(one)[0].exports
+        for slot in stage.slots:
+            first, *others = (exports[key] for key in slot.among)
+            exports[slot.key] = tuple(part for part in first if all(part in other for other in others))
 
 
-def _complete(stage: Stage, further: Sequence[Images]) -> tuple[Stage, list[Problem]]:
-    """The stage with all settings of its trainer, and what is wrong with it."""
-    try:
-        trainer: type[Trainer[Any]] = registry.load("trainers", stage.trainer)
-    except UsageError as error:
-        return stage, [Problem(("trainer",), f"{error.found}, found '{stage.trainer}', {error.remedy}")]
-    settings, problems = trainer.settings_type.attempt(setting_values(trainer.settings_type, stage.settings))
-    found = [Problem(("settings", *place), what) for place, what in problems]
+def trainer_of(candidate: Candidate) -> tuple[type[Trainer[Any]], Settings]:
+    """The trainer of a candidate of a complete recipe, and its settings.
+
+    Raises:
+        UsageError: it is not installed.
+        DataError: it cannot take these settings.
+    """
+    trainer: type[Trainer[Any]] = registry.load("trainers", candidate.trainer)
+    values = setting_values(trainer.settings_type, candidate.settings)
+    return trainer, trainer.settings_type.parse(values, f"settings of {candidate.key}")
+
+
+def steps_of(settings: Settings) -> int:
+    """Optimiser steps of one training."""
+    return settings.epochs * settings.iterations_per_epoch
+
+
+def _complete(expanded: Expanded, further: Sequence[Images]) -> tuple[Stage, list[Problem]]:
+    """The stage with all settings of its trainer, and what is wrong with any of its candidates."""
+    stage, found = expanded.stage, list[Problem]()
+    changed: dict[str, Any] = {}
+    for one in expanded.candidates:
+        try:
+            trainer: type[Trainer[Any]] = registry.load("trainers", one.trainer)
+        except UsageError as error:
+            what = f"{error.found}, found '{one.trainer}', {error.remedy}"
+            found.append(Problem(_place(stage, "trainer", one), what))
+            continue
+        settings, problems = trainer.settings_type.attempt(setting_values(trainer.settings_type, one.settings))
+        found += [Problem(_place(stage, "settings", one, place), what) for place, what in problems]
+        found += _misused(stage, one.trainer, trainer)
+        if settings and "trainer" not in stage.foreach:
+            changed["settings"] = _without(settings.model_dump(mode="json"), stage.varied)
+        if trainer.unlabelled():
+            changed["datasets"] = (*stage.datasets, *further)
+    return stage.model_copy(update=changed), found
+
+
+def _misused(stage: Stage, name: str, trainer: type[Trainer[Any]]) -> Iterator[Problem]:
+    """Keys of a stage that its trainer has no use for, or that it lacks."""
     if stage.images and not trainer.unlabelled():
         key = "unlabelled" if stage.unlabelled else "datasets"
-        found.append(Problem((key,), f"the trainer '{stage.trainer}' learns from labels alone, and takes no images"))
-    changed: dict[str, Any] = {"settings": settings.model_dump(mode="json")} if settings else {}
-    if trainer.unlabelled():
-        changed["datasets"] = (*stage.datasets, *further)
-    return stage.model_copy(update=changed), found
+        yield Problem((key,), f"the trainer '{name}' learns from labels alone, and takes no images")
+    if stage.teachers and not trainer.is_taught():
+        yield Problem(("teachers",), f"the trainer '{name}' learns from no finished runs; leave it out")
+    if trainer.is_taught() and not stage.teachers:
+        yield Problem(("teachers",), f"is missing: the trainer '{name}' learns from finished runs; name earlier stages")
+
+
+def _without_scores(recipe: Recipe) -> Iterator[Problem]:
+    """The stages that would keep the best of candidates which only pretrain."""
+    for index, stage in enumerate(recipe.expansion.stages):
+        for key in dict.fromkeys(key for slot in stage.slots for key in slot.among):
+            if not trainer_of(recipe.expansion.candidates[key])[0].segments():
+                what = f"'{key}' only pretrains, which gives no score; compare trainings that go on from it"
+                yield Problem(("stage", index, "keep"), what)
+
+
+def _place(stage: Stage, table: str, one: Candidate, within: tuple[str | int, ...] = ()) -> tuple[str | int, ...]:
+    """Where in a stage something stands: in its own keys, or in `foreach` with the index of the candidate's value."""
+    key = "trainer" if table == "trainer" else ".".join(str(step) for step in within[:2])
+    for name in (key, str(within[0]) if within else key):
+        if name in stage.varied:
+            return ("foreach", *name.split("."), stage.varied[name].index(one.values[name]))
+    return (table, *within)
+
+
+def _without(settings: dict[str, Any], varied: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those that `foreach` gives."""
+    for key in varied:
+        outer, dot, inner = key.partition(".")
+        if dot and outer in settings:
+            rest = {name: value for name, value in settings[outer].items() if name != inner}
+            settings = with_setting(settings, outer, rest)
+        else:
+            settings = {name: value for name, value in settings.items() if name != key}
+    return settings
+
+
+def _folder(project: Project, request: TrainRequest, recipe: Recipe) -> Path:
+    """The parent of the stages' folders."""
+    first = next(iter(recipe.expansion.candidates.values()))
+    chosen = choose_feasible(project, request.model_copy(update={"trainer": first.trainer, "settings": first.settings}))
+    if chosen.configuration.after is not None:
+        found = f"{chosen.configuration_name} works after another configuration"
+        raise UsageError(f"recipe {recipe.name}", found, "name one that works alone with -c")
+    named = request.model_copy(update={"trainer": recipe.name, "stage": None})
+    return results_folder(project, named, chosen.plan_name, chosen.configuration_name)
 
 
 def _unlabelled(stage: Stage, workspace: Workspace) -> tuple[Unlabelled, ...]:
@@ -157,58 +235,92 @@ def _unlabelled(stage: Stage, workspace: Workspace) -> tuple[Unlabelled, ...]:
 
 
 def _folds(project: Project, recipe: Recipe, asked: Sequence[int] | None, jobs: int) -> dict[str, tuple[int, ...]]:
-    """The folds that each stage trains; the stage that it starts from has to train them, too."""
+    """The folds of each stage; those that it starts from, learns from or compares have to be trained on them, too."""
     n_folds = len(pipeline.splits(project, pipeline.known_fingerprint(project, jobs)))
     found: dict[str, tuple[int, ...]] = {}
     for stage in recipe.stage:
+        if stage.keep is not None and stage.keep.of:
+            found[stage.name] = _common_folds(recipe, stage, {name: found[name] for name in stage.keep.of})
+            continue
         wanted = asked if stage.folds is None else None if stage.folds == "all" else stage.folds
         found[stage.name] = existing_folds(project, wanted, n_folds)
-        there = found.get(stage.init or "", found[stage.name])
-        if missing := sorted(set(found[stage.name]) - set(there)):
-            said = f"it starts from '{stage.init}', which trains fold {listed(there)} alone"
-            remedy = f"let '{stage.init}' train them, too"
-            raise UsageError(f"stage '{stage.name}' of recipe {recipe.name}, fold {listed(missing)}", said, remedy)
+        for used, how in _uses(stage):
+            there = found.get(used, found[stage.name])
+            if missing := sorted(set(found[stage.name]) - set(there)):
+                said = f"it {how} '{used}', which trains fold {listed(there)} alone"
+                remedy = f"let '{used}' train them, too"
+                raise UsageError(f"stage '{stage.name}' of recipe {recipe.name}, fold {listed(missing)}", said, remedy)
     return found
 
 
-def _init(stage: Stage, folder: Path) -> Path | None:
-    if stage.init is None:
-        return None
-    return Path(stage.init) if is_path(stage.init) else folder / stage.init
+def _common_folds(recipe: Recipe, stage: Stage, folds: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    first = next(iter(folds.values()))
+    if any(set(other) != set(first) for other in folds.values()):
+        told = listed(f"'{name}' fold {listed(here)}" for name, here in folds.items())
+        asked = f"stage '{stage.name}' of recipe {recipe.name}"
+        raise UsageError(asked, f"it compares scores of different folds: {told}", "let all of them train the same")
+    return first
 
 
-def _refuse_without_weights(recipe: Recipe, trainings: Sequence[StageTraining]) -> None:
-    """Looks for weights that come from elsewhere while no stage has been trained yet."""
-    for stage, (request, folds) in zip(recipe.stage, trainings, strict=True):
-        if request.init is not None and stage.init is not None and is_path(stage.init):
-            for fold in folds:
-                weights_of(same_fold(request.init, fold))
+def _uses(stage: Stage) -> Iterator[tuple[str, str]]:
+    """The names of what a stage takes from earlier ones, and how."""
+    for init in stage.foreach.get("init", [stage.init]):
+        yield str(init), "starts from"
+    for teacher in stage.teachers:
+        yield teacher, "learns from"
+
+
+def _refuse_unfinished(graph: Graph, *, resume: bool) -> None:
+    """Looks for what a later job would stumble over: runs cut short, and weights from elsewhere that are not there."""
+    for job in graph.jobs:
+        run = job.run(graph.folder)
+        if resume:
+            continue
+        if run.record.is_file() and _is_unfinished(run):
+            remedy = "continue it with --resume, or give a new --name"
+            raise UsageError(f"train into {run.path}", "it holds this run unfinished", remedy)
+        if not job.needs and job.init is not None:
+            weights_of(same_fold(Path(job.init), job.fold))
+
+
+def _is_unfinished(run: RunFolder) -> bool:
+    has_checkpoint = run.last.is_file() or run.previous.is_file()
+    status = RunRecord.read(run.record).status
+    return status == "running" and has_checkpoint
 
 
 def _refuse_another(folder: Path, recipe: Recipe) -> None:
-    """Refuses a folder in which a stage was trained in another way; stages that have not begun may still change."""
+    """Refuses a folder in which a candidate was trained in another way; those that have not begun may still change."""
     asked, remedy = f"train into {folder}", "give this one a new --name"
     if any(folder.glob("fold_*/run.json")):
         raise UsageError(asked, f"it holds a training by the trainer '{recipe.name}', not by the recipe", remedy)
     if not (folder / RECIPE).is_file():
         return
-    here = {stage.name: stage for stage in recipe.stage}
-    for stage in Recipe.read(folder / RECIPE).stage:
-        if not any((folder / stage.name).glob("fold_*/run.json")):
+    here = _compared(recipe)
+    for key, there in _compared(Recipe.read(folder / RECIPE)).items():
+        if not any((folder / key).glob("fold_*/run.json")):
             continue
-        if stage.name not in here:
-            raise UsageError(asked, f"a stage '{stage.name}' was trained there, which this recipe has not", remedy)
-        if told := changes(_compared(stage), _compared(here[stage.name])):
-            raise UsageError(asked, f"its stage '{stage.name}' was trained in another way ({listed(told)})", remedy)
+        if key not in here:
+            raise UsageError(asked, f"a stage '{key}' was trained there, which this recipe has not", remedy)
+        if told := changes(there, here[key]):
+            raise UsageError(asked, f"its stage '{key}' was trained in another way ({listed(told)})", remedy)
 
 
-def _compared(stage: Stage) -> dict[str, Any]:
-    """What a stage must keep; what lies at a path may move, and is compared by its hash when the stage is trained."""
+def _compared(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """By candidate what must stay; what lies at a path may move, and is compared by its hash when it is trained."""
+    known = {one.key for stage in recipe.expansion.stages for one in stage.handed_on}
 
     def place(name: str) -> str:
-        return "a path" if is_path(name) else name
+        return "a path" if is_path(name) and name not in known else name
 
-    init = None if stage.init is None else place(stage.init)
-    images = [f"{one.group}={place(one.name)}" if one.group else place(one.name) for one in stage.images]
-    settings = {name: value for name, value in stage.settings.items() if name not in INCIDENTAL}
-    return {"trainer": stage.trainer, "init": init, "unlabelled": listed(images) or "none", **settings}
+    found = {}
+    for stage in recipe.expansion.stages:
+        said = [f"{one.group}={place(one.name)}" if one.group else place(one.name) for one in stage.stage.images]
+        for one in stage.candidates:
+            init = None if one.init is None else place(one.init)
+            settings = {name: value for name, value in one.settings.items() if name not in INCIDENTAL}
+            teachers = listed([place(name) for name in one.teachers], len(one.teachers)) or "none"
+            images = listed(said, len(said)) or "none"
+            about = {"trainer": one.trainer, "init": init, "teachers": teachers, "unlabelled": images}
+            found[one.key] = {**about, **settings}
+    return found

@@ -31,24 +31,38 @@ class StopRequest:
 
 
 @contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Within the block SIGTERM interrupts as Ctrl-C does, so that started processes are asked to end, too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def stop_request() -> Iterator[StopRequest]:
     """Within the block SIGINT and SIGTERM are noted instead of ending the process; a second one ends it at once.
 
-    Outside the main thread, where signals cannot be caught, nothing is noted.
+    Outside the main thread, where signals cannot be caught, nothing is noted; nor is a signal that the process ignores,
+    such as Ctrl-C in one of several that another one started: that one asks by SIGTERM.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN}
 
     def note(number: int, _: FrameType | None) -> None:
         request.name = signal.Signals(number).name
-        for known in SIGNALS:
-            signal.signal(known, before[known])
+        for known, handler in before.items():
+            signal.signal(known, handler)
         say(f"{request.name}: finishing this step and saving; once more to stop without")
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, note)
     try:
         yield request

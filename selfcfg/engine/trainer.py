@@ -177,6 +177,11 @@ class Trainer(ABC, Generic[S]):
         """The needs of the streams that are drawn from images without labels."""
         return [need for need in cls.needs.values() if not need.targets]
 
+    @classmethod
+    def is_taught(cls) -> bool:
+        """Whether it learns from finished runs, its teachers."""
+        return False
+
     def precision(self, device: torch.device) -> Precision:
         """The precision it trains in on a device.
 

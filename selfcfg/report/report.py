@@ -212,7 +212,8 @@ def _making(folds: Folds) -> str:
     record = folds[0][1]
     facts: dict[str, Any] = {"seed": record.seed, "share of labels used": record.label_fraction}
     if record.stage is not None:
-        facts["recipe"] = f"{record.stage.recipe}, its stage {record.stage.stage}"
+        of = "/".join(part for part in (record.stage.stage, record.stage.candidate) if part)
+        facts["recipe"] = f"{record.stage.recipe}, its stage {of}"
     if record.init is not None:
         facts["started from"] = "/".join(Path(record.init).parts[-2:])
     if record.taken_over is not None:

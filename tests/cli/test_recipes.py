@@ -16,7 +16,7 @@ from selfcfg.engine.checkpoint import read_weights
 from selfcfg.engine.choice import TrainRequest
 from selfcfg.engine.experiment import open_experiment
 from selfcfg.engine.loading import load_model
-from selfcfg.engine.recipes import open_recipe
+from selfcfg.engine.recipes import OpenRecipe, open_recipe
 from selfcfg.errors import UsageError
 from selfcfg.project import Project, experiments_of
 from selfcfg.recipe import Recipe
@@ -211,7 +211,7 @@ def test_an_experiment_to_start_from_gives_each_fold_its_own_run(selfcfg, copy: 
     assert "fold_0 was trained on validation cases of this fold (case_" in answer.err
 
 
-def opened(workspace: Path, recipe: Recipe, folds: list[int] | None, **request: Any) -> Any:
+def opened(workspace: Path, recipe: Recipe, folds: list[int] | None, **request: Any) -> OpenRecipe:
     place = Workspace.at(workspace)
     return open_recipe(Project.of(place, "901"), TrainRequest(**request), recipe, place, folds, jobs=1)
 
@@ -229,18 +229,25 @@ def test_a_pretraining_never_sees_the_validation_images_of_its_fold(planned: Pat
     place = Path(shutil.copytree(planned, tmp_path / "w"))
     project = Project.of(Workspace.at(place), "901")
     for fold in (0, 1):
-        request = opened(place, own(FIRST, SECOND), [fold], label_fraction=0.3).trainings[0].request
+        request = opened(place, own(FIRST, SECOND), [fold], label_fraction=0.3).graph.jobs[0].request
         experiment = open_experiment(project, request, [fold], jobs=1)
         drawn = experiment.batches(experiment.record(fold)).training(0, 20)
         seen = {case for streams in drawn for batch in streams.values() for case in batch.cases}
         assert seen == set(experiment.splits[fold].train), "all the others, whatever the share of labels"
 
 
+def folds_by_stage(recipe: OpenRecipe) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for job in recipe.graph.jobs:
+        found.setdefault(job.key, []).append(job.fold)
+    return found
+
+
 def test_folds_of_a_stage(planned: Path) -> None:
     every = opened(planned, own({**FIRST, "folds": "all"}, SECOND), [2])
-    assert [stage.folds for stage in every.trainings] == [(0, 1, 2, 3, 4), (2,)]
+    assert folds_by_stage(every) == {"first": [0, 1, 2, 3, 4], "second": [2]}
     given = opened(planned, own({**FIRST, "folds": [1]}, {**SECOND, "folds": [1]}), None)
-    assert [stage.folds for stage in given.trainings] == [(1,), (1,)]
+    assert folds_by_stage(given) == {"first": [1], "second": [1]}
     with pytest.raises(UsageError, match="stage 'second' of recipe own, fold 0: it starts from 'first'"):
         opened(planned, own({**FIRST, "folds": [1]}, SECOND), [0])
 

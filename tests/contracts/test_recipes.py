@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from selfcfg import registry
-from selfcfg.engine.recipes import completed, parts_handed_on
+from selfcfg.engine.recipes import completed, parts_handed_on, trainer_of
 from selfcfg.recipe import shipped_recipes
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes(name: str) -> None:
     recipe = completed(shipped_recipes()[name])
-    for stage, inherited in parts_handed_on(recipe):
-        assert stage.init is None or "encoder" in inherited
-    assert registry.load("trainers", recipe.stage[-1].trainer).segments(), "its last stage is what predicts"
+    for candidate, inherited in parts_handed_on(recipe):
+        assert candidate.init is None or "encoder" in inherited
+    for candidate in recipe.expansion.stages[-1].candidates:
+        assert trainer_of(candidate)[0].segments(), "its last stage is what predicts"

@@ -17,7 +17,8 @@ LAYERS = {
     0: "selfcfg selfcfg.errors selfcfg.files selfcfg.records selfcfg.registry selfcfg.geometry selfcfg.progress "
     "selfcfg.parallel selfcfg.image_files",
     1: "selfcfg.labels selfcfg.dataset selfcfg.splits selfcfg.fixes selfcfg.fingerprint selfcfg.topology selfcfg.plan "
-    "selfcfg.project selfcfg.inheritance selfcfg.recipe selfcfg.runs selfcfg.workspace",
+    "selfcfg.project selfcfg.inheritance selfcfg.stages selfcfg.expansion selfcfg.recipe_rules selfcfg.recipe "
+    "selfcfg.kept selfcfg.runs selfcfg.workspace",
     2: "selfcfg.io selfcfg.kernels selfcfg.nets",
     3: "selfcfg.convert selfcfg.engine selfcfg.planners selfcfg.trainers",
     4: "selfcfg.engine.predict selfcfg.engine.evaluate selfcfg.engine.validation selfcfg.engine.select",
@@ -25,6 +26,7 @@ LAYERS = {
     6: "selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.folds selfcfg.engine.choice "
     "selfcfg.engine.forecast "
     "selfcfg.engine.fitted_plan selfcfg.engine.time_budget selfcfg.engine.recipes "
+    "selfcfg.engine.recipe_graph selfcfg.engine.recipe_jobs "
     "selfcfg.engine.label_efficiency selfcfg.engine.label_jobs "
     "selfcfg.engine.demo selfcfg.testing",
     7: "selfcfg.cli selfcfg.__main__",
