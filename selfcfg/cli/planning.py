@@ -32,13 +32,13 @@ from selfcfg.cli.options import (
 )
 from selfcfg.engine.planner import Target
 from selfcfg.errors import UsageError
+from selfcfg.plan import Plan
 from selfcfg.progress import duration, say
 
 if TYPE_CHECKING:
     from selfcfg.dataset import DatasetDescription
     from selfcfg.fingerprint import Fingerprint
     from selfcfg.geometry import Vector
-    from selfcfg.plan import Plan
     from selfcfg.project import Project
 
 
