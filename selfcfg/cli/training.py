@@ -53,6 +53,11 @@ InitOption = Annotated[
     Path | None, typer.Option(help="run folder or weights file to start from; what fits is taken over")
 ]
 
+TeacherOption = Annotated[
+    list[str] | None,
+    typer.Option(help="finished run to learn from, with --trainer distillation: experiment, fold or imported model"),
+]
+
 RecipeOption = Annotated[
     str | None,
     typer.Option(help="stages to train one after the other, see: selfcfg list recipes; or a TOML file of your own"),
@@ -82,6 +87,7 @@ def train(
     label_fraction: FractionOption = 1.0,
     seed: SeedOption = 0,
     init: InitOption = None,
+    teacher: TeacherOption = None,
     unlabelled: UnlabelledOption = None,
     previous: Annotated[
         Path | None, typer.Option(help="for a cascade: the experiment folder of its first stage; default: its twin's")
@@ -99,8 +105,8 @@ def train(
     from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
 
     if recipe is not None:
-        decided = {"--trainer": trainer, "--init": init, "--previous": previous, "--time-budget": time_budget}
-        _refuse_beside_recipe(recipe, decided)
+        decided = {"--trainer": trainer, "--init": init, "--teacher": teacher, "--previous": previous}
+        _refuse_beside_recipe(recipe, {**decided, "--time-budget": time_budget})
     request = TrainRequest(
         configuration=configuration,
         planner=planner,
@@ -109,6 +115,7 @@ def train(
         label_fraction=label_fraction,
         seed=seed,
         init=init.absolute() if init else None,
+        teachers=tuple(Path(path).absolute() for path in split_values(teacher)),
         unlabelled=unlabelled_sets(unlabelled, workspace),
         previous=previous.absolute() if previous else None,
         name=name,
