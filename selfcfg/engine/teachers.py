@@ -66,11 +66,6 @@ class Teacher:
             made.append((record.plan_hash, record.configuration, hash_file(run.final)))
         return hash_json(made)
 
-    @property
-    def name(self) -> str:
-        """What to call it: the folder of the experiment and, of a fold, that."""
-        return "/".join(self.path.parts[-2:]) if self.path.name.startswith("fold_") else self.path.name
-
     def plan(self) -> Plan:
         """The plan of its training."""
         return Plan.read(self.runs[0].plan)
@@ -119,14 +114,24 @@ class Ensemble:
         how, temperature = self.teaching.combine, self.teaching.temperature
         return combined(logits, weights, how, temperature, exclusive=not self.labels.has_regions)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What to call each teacher: its experiment, and with a number where that is taken."""
+        paths = [teacher.path for teacher in self.teachers]
+        names = [path.parent.name if path.name.startswith("fold_") else path.name for path in paths]
+        return tuple(
+            f"{name} ({names[: index + 1].count(name)})" if names.index(name) < index else name
+            for index, name in enumerate(names)
+        )
+
     def described(self) -> str:
         """The weights in words, a line a teacher."""
         lines = []
-        for teacher, weights in zip(self.teachers, self.weights, strict=True):
-            told = [f"{name} {weight:.3f}" for name, weight in weights.items()]
+        for name, weights in zip(self.names, self.weights, strict=True):
+            told = [f"{output} {weight:.3f}" for output, weight in weights.items()]
             if len(set(weights.values())) == 1:
                 told = [f"{next(iter(weights.values())):.3f}"]
-            lines.append(f"  {teacher.name}: weight {', '.join(told)}")
+            lines.append(f"  {name}: weight {', '.join(told)}")
         return "\n".join(lines)
 
 
@@ -159,7 +164,7 @@ def open_teachers(paths: Sequence[Path], fold: int | str, plan: Plan) -> tuple[T
             found = f"it takes {listed(theirs.channels)}, the images have {listed(plan.channels)}"
             raise UsageError(asked, found, "give teachers of the same channels")
         if [name.lower() for name in theirs.channels] != [name.lower() for name in plan.channels]:
-            say(f"warning: {teacher.name} names the channels {listed(theirs.channels)}, not {listed(plan.channels)}")
+            say(f"warning: {teacher.path} names the channels {listed(theirs.channels)}, not {listed(plan.channels)}")
     known: dict[str, Teacher] = {}
     for teacher in teachers:
         if twin := known.get(teacher.identity):
