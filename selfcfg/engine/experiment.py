@@ -87,10 +87,12 @@ class Experiment:
         soft = lessons.own if lessons else None
         if need.targets:
             return Source((Domain(store, record.train, record.validation, soft=soft),), need, previous)
-        if lessons:
-            further = tuple(replace(one, soft=at) for one, at in zip(further, lessons.further, strict=True))
         split = self.splits[int(record.fold)]
-        return Source((Domain(store, split.train, split.val, soft=soft), *further), need, previous)
+        if need.soft:  # teachers speak in training alone
+            at = (lessons.further if lessons else ()) or (None,) * len(further)
+            further = tuple(replace(one, soft=where, validation=()) for one, where in zip(further, at, strict=True))
+            return Source((Domain(store, split.train, soft=soft), *further), need, previous)
+        return Source((Domain(store, split.train, split.val), *further), need, previous)
 
     def init(self, fold: int) -> Path | None:
         """What a fold's first weights are taken from: a run or a weights file."""

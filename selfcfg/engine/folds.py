@@ -86,6 +86,8 @@ def _warn_of_seen(weights: Path, record: RunRecord) -> None:
     """Says that the scores will be too good where other weights were trained on what is to be validated."""
     maker = weights.parent / "run.json"
     other = RunRecord.read(maker) if maker.is_file() else record
+    if other.origin is not None:
+        say(f"note: it is not known which cases {weights.parent} was trained on; scores are too good if it saw these")
     if other.dataset == record.dataset and (seen := sorted(set(other.train) & set(record.validation))):
         found = f"{weights.parent} was trained on validation cases of this fold ({listed(seen)})"
         say(f"warning: {found}: scores will be too good")

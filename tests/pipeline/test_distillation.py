@@ -18,6 +18,7 @@ from selfcfg.engine.loading import load_model
 from selfcfg.engine.soft_targets import on_grid_of
 from selfcfg.engine.store import CaseInfo, Prepared, Store
 from selfcfg.engine.stored_array import StoredArray
+from selfcfg.files import hash_json
 from selfcfg.geometry import Geometry
 from selfcfg.plan import Plan
 from selfcfg.runs import RunFolder, RunRecord
@@ -86,6 +87,19 @@ def student(folder: Path, name: str = "") -> RunFolder:
 
 def place_of(folder: Path) -> list[object]:
     return ["--jobs", 1, "--workspace", folder]
+
+
+def soft_of(folder: Path, name: str) -> str:
+    """The folder name of a student's soft targets, from what its record says."""
+    record = RunRecord.read(student(folder, name).record)
+    combine, temperature = record.settings["combine"], record.settings["temperature"]
+    members = list(zip(record.teacher_hashes, record.teacher_weights, strict=True))
+    return f"3d_fullres-{hash_of_store(folder)}-soft-{hash_json([members, combine, temperature])[:8]}"
+
+
+def hash_of_store(folder: Path) -> str:
+    (store,) = (path for path in folder.glob("preprocessed/*/3d_fullres-*") if "-soft-" not in path.name)
+    return store.name.removeprefix("3d_fullres-")
 
 
 def soft_folders(folder: Path) -> list[Path]:
@@ -246,6 +260,27 @@ def test_teachers_that_saw_what_is_validated_are_told_of(taught: Path, capfd: py
 
 
 @pytest.mark.slow
+def test_a_model_of_another_tool_teaches_too(taught: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("export", fine(taught), "--to", "nnunet", "--out", tmp_path / "there", *place_of(taught)[2:]) == 0
+    assert run("import", "nnunet", tmp_path / "there", "--out", tmp_path / "model") == 0
+    given = ["--teacher", tmp_path / "model", "--teacher", coarse(taught), "--name", "foreign"]
+    code, _, said = answer(capfd, "train", 901, *STUDENT, *given, "--set", "balance=0.7", *SETS, *place_of(taught))
+    assert code == 0 and "it is not known which cases" in said, said
+    case = RunRecord.read(student(taught).record).train[0]
+    by_both, by_import = (next(taught.glob(f"preprocessed/*/{soft_of(taught, name)}")) for name in ("", "foreign"))
+    assert by_both != by_import
+    first, second = (StoredArray(folder / f"{case}.b2nd", np.float32)[...] for folder in (by_both, by_import))
+    np.testing.assert_allclose(first, second, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_forecast_needs_no_teachers(taught: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, told, said = answer(capfd, "forecast", 901, "--trainer", "distillation", *SETS, *place_of(taught))
+    assert code == 0, said
+    assert told
+
+
+@pytest.mark.slow
 def test_images_without_labels_are_taught_too(
     taught: Path, tiny_dataset: Dataset, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +291,8 @@ def test_images_without_labels_are_taught_too(
     log = json.loads(student(taught, "more").log.read_text().splitlines()[-1])
     assert list(log["terms"]) == ["dice", "cross_entropy", "teachers", "teachers without labels"]
     assert len(list(taught.glob("preprocessed/*/unlabelled/*/*-soft-*/*.b2nd"))) == 2
+    code, _, said = answer(capfd, "train", 901, *STUDENT, *given, *SETS, *place_of(taught))
+    assert code == 0 and "is finished already" in said
 
 
 @pytest.mark.slow
