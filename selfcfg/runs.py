@@ -14,7 +14,10 @@ from selfcfg.records import Record
 INCIDENTAL = frozenset({"workers", "tensorboard"})
 """Settings that change no weight: a run may be continued with others."""
 
-_INDIFFERENT = {"segments", "versions", "machine", "status", "init", "taken_over", "previous", "stage", "time_budget"}
+_INDIFFERENT = {
+    *("segments", "versions", "machine", "status", "init", "taken_over", "previous", "stage", "time_budget"),
+    "teachers",
+}
 """What a record holds besides what makes the run the one it is."""
 
 
@@ -91,6 +94,9 @@ class RunRecord(Record):
         seed: of every random number.
         init: where the weights it started from lay, or None.
         init_hash: of the bytes of these weights; empty without.
+        teachers: where the runs lay that it learnt from, in order.
+        teacher_hashes: of each of these, the hash of its plan and its final weights.
+        teacher_weights: of each, its weight in what they say together, by class or region.
         previous: in a cascade, the name of the experiment of the stage before, which lies beside this run's own.
         previous_weights: of that experiment, the hash of the weights of each fold by folder name.
         segments: whether its weights predict label maps; else it only pretrains.
@@ -118,6 +124,9 @@ class RunRecord(Record):
     seed: int
     init: str | None
     init_hash: str = ""
+    teachers: tuple[str, ...] = ()
+    teacher_hashes: tuple[str, ...] = ()
+    teacher_weights: tuple[dict[str, float], ...] = ()
     previous: str | None = None
     previous_weights: dict[str, str] = {}
     segments: bool = True
@@ -147,11 +156,12 @@ class RunRecord(Record):
     def shared_identity(self) -> dict[str, Any]:
         """What the folds of one experiment must share: everything but their cases.
 
-        Each fold may start from weights of its own, which were trained on its cases alone: all of them or none.
+        Each fold may start from weights of its own, which were trained on its cases alone: all of them or none. So may
+        its teachers be its own; their number is the same.
         """
-        own = ("fold", "train", "validation", "data_hash")
+        own = ("fold", "train", "validation", "data_hash", "teacher_weights")
         shared = {name: value for name, value in self.identity().items() if name not in own}
-        return {**shared, "init_hash": bool(self.init_hash)}
+        return {**shared, "init_hash": bool(self.init_hash), "teacher_hashes": len(self.teacher_hashes)}
 
 
 @dataclass(frozen=True)

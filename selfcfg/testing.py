@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,7 +172,17 @@ class MemoryBatches:
             lengths=torch.full((size,), depth * (need.sequence + 1)),
             domains=which,
             groups=which,
+            soft=self._soft(rng, target) if need.soft and purpose.startswith("training") else None,
         )
+
+    def _soft(self, rng: np.random.Generator, target: Tensor) -> Tensor:
+        """What teachers who are unsure say: the probability of each foreground class or region at each voxel."""
+        labels = self.plan.labels
+        shape = (len(target), labels.n_outputs, *target.shape[2:])
+        logits = torch.from_numpy(rng.standard_normal(shape, dtype="float32"))
+        for channel, values in enumerate(labels.targets.values(), start=0 if labels.has_regions else 1):
+            logits[:, channel : channel + 1] += 3 * torch.isin(target, torch.tensor(values))
+        return logits.sigmoid() if labels.has_regions else logits.softmax(1)[:, 1:]
 
 
 def check_trainer(trainer_type: type[Trainer[Any]], *, datasets: Datasets = DATASETS, **settings: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Self, cast
 
 from pydantic import Field, model_validator
@@ -57,7 +57,7 @@ class Supervised(Trainer[SupervisedSettings]):
         n_inputs, n_outputs = self.plan.input_channels(self.configuration), self.plan.labels.n_outputs
         parts = build_parts(self.configuration.topology, n_inputs, n_outputs)
         head = cast(Head, parts["head"])
-        head.seg_layers[: -len(self._resolution_weights())].requires_grad_(False)
+        head.seg_layers[: -len(self.resolution_weights())].requires_grad_(False)
         if self.settings.foreground_prior is not None:
             head.expect_share(self.settings.foreground_prior, exclusive=not self.plan.labels.has_regions)
         return parts
@@ -68,10 +68,18 @@ class Supervised(Trainer[SupervisedSettings]):
 
     def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
         """One group: "dice" (1 - soft Dice) and "cross_entropy" in nats, each summed over the weighted resolutions."""
-        batch, weights = batches["labelled"], self._resolution_weights()
-        features = parts["decoder"](parts["encoder"](batch.image))
-        outputs = parts["head"](features[: len(weights)])
-        yield deeply_supervised(self._loss, outputs, batch.labels(), weights)._asdict()
+        batch = batches["labelled"]
+        yield self.label_terms(self.outputs(parts, batch.image), batch.labels())
+
+    def outputs(self, parts: Parts, image: Tensor) -> list[Tensor]:
+        """The logits of an image at the resolutions that count, full resolution first."""
+        features = parts["decoder"](parts["encoder"](image))
+        logits: list[Tensor] = parts["head"](features[: len(self.resolution_weights())])
+        return logits
+
+    def label_terms(self, outputs: Sequence[Tensor], target: Tensor) -> dict[str, Tensor]:
+        """The terms of `losses` from the logits of these resolutions and the target at full resolution."""
+        return deeply_supervised(self._loss, outputs, target, self.resolution_weights())._asdict()
 
     def validate(self, parts: Parts, batches: Iterable[Mapping[str, Batch]]) -> dict[str, float]:
         """The Dice of each class from counts summed over all patches, and first "dice", their mean.
@@ -92,7 +100,7 @@ class Supervised(Trainer[SupervisedSettings]):
         present = [score for score in scores.values() if not math.isnan(score)]
         return {"dice": sum(present) / len(present) if present else math.nan, **scores}
 
-    def _resolution_weights(self) -> tuple[float, ...]:
+    def resolution_weights(self) -> tuple[float, ...]:
         """The weights of the resolutions that count, full resolution first."""
         n_outputs = self.configuration.topology.n_stages - 1 if self.settings.deep_supervision else 1
         return tuple(weight for weight in deep_supervision_weights(n_outputs) if weight)
@@ -108,9 +116,13 @@ class Supervised(Trainer[SupervisedSettings]):
             return {name: index for index, name in enumerate(targets)}
         return {name: value - 1 for name, (value, *_) in targets.items()}
 
+    def batch_dice(self) -> bool:
+        """Whether the Dice is one over the whole batch."""
+        chosen = self.settings.batch_dice
+        return self.configuration.batch_dice if chosen is None else chosen
+
     def _loss(self, logits: Tensor, target: Tensor) -> Terms:
-        chosen, ignore = self.settings.batch_dice, self.plan.labels.ignore
-        batch_dice = self.configuration.batch_dice if chosen is None else chosen
+        batch_dice, ignore = self.batch_dice(), self.plan.labels.ignore
         if regions := self._regions():
             return region_loss(logits, target, regions, batch_dice=batch_dice, ignore=ignore)
         return label_loss(logits, target, batch_dice=batch_dice, ignore=ignore)

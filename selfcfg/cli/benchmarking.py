@@ -13,6 +13,7 @@ from selfcfg.cli.options import (
     DatasetArgument,
     DebugOption,
     DeviceOption,
+    JobsOption,
     JsonOption,
     PlanOption,
     SetOption,
@@ -97,6 +98,41 @@ def label_efficiency(
     cases = f"{len(opened.train)} training cases, {len(opened.test)} test cases"
     speaker.say(f"{project.name}: {counted(len(opened.jobs()), 'job')}, {cases}")
     _tell(speaker, opened, run_benchmark(opened, jobs=jobs, keep=keep))
+
+
+@benchmark.command("distillation")
+def distillation(
+    run: Annotated[Path, typer.Argument(help="experiment or fold folder of a student")],
+    images: Annotated[Path | None, typer.Option(help="test images; default: the validation cases of each fold")] = None,
+    labels: Annotated[Path | None, typer.Option(help="their label maps")] = None,
+    margin: Annotated[float, typer.Option(min=1e-6, help="Dice by which the student may be worse")] = 0.01,
+    nsd_tolerance: Annotated[float, typer.Option(min=0, help="mm; pixels for pictures")] = 2.0,
+    mirroring: Annotated[bool, typer.Option(help="also predict mirrored images")] = True,
+    out: Annotated[Path | None, typer.Option(help="folder of the report; default: distillation in the run's")] = None,
+    device: DeviceOption = None,
+    jobs: JobsOption = 0,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Puts a student beside its teachers and their ensemble: Dice, NSD, time, size, and whether it is no worse."""
+    from selfcfg.engine.side_by_side import Task, side_by_side  # noqa: PLC0415
+    from selfcfg.report import distillation as page  # noqa: PLC0415
+    from selfcfg.runs import RunRecord, fold_folders  # noqa: PLC0415
+
+    if (images is None) != (labels is None):
+        raise UsageError("benchmark distillation", "one of --images and --labels", "give both, or neither")
+    speaker, folds = Speaker(as_json), fold_folders(run)
+    record = RunRecord.read(folds[0].record)
+    project, folder = open_project(record.dataset, workspace), (out or run / "distillation").absolute()
+    systems = side_by_side(run, Task(project, images, labels, folder, mirroring, nsd_tolerance, device, jobs))
+    subjects = {case.id: case.subject for case in project.dataset.cases} if images is None else {}
+    title = f"{record.dataset}, {record.configuration}, {folds[0].path.parent.name}"
+    against = page.write_distillation_report(folder, title, systems, subjects, margin)
+    speaker.say(page.table_of(systems, subjects, page.best_teacher(systems, subjects)))
+    speaker.say("\n".join(one.sentence() for one in against))
+    speaker.say(f"report: {folder / page.PAGE}")
+    speaker.done({**page.as_json(systems, subjects, against), "report": str(folder / page.PAGE)})
 
 
 def _tell(speaker: Speaker, benchmark: Benchmark, finished: Finished) -> None:

@@ -57,6 +57,11 @@ StrategyOption = Annotated[
     typer.Option("--trainer", help="training strategy, see: selfcfg list trainers; default: supervised"),
 ]
 
+TeacherOption = Annotated[
+    list[str] | None,
+    typer.Option(help="finished run to learn from, with --trainer distillation: experiment, fold or imported model"),
+]
+
 RecipeOption = Annotated[
     str | None,
     typer.Option(help="stages to train one after the other, see: selfcfg list recipes; or a TOML file of your own"),
@@ -95,6 +100,7 @@ def train(
     label_fraction: FractionOption = 1.0,
     seed: SeedOption = 0,
     init: InitOption = None,
+    teacher: TeacherOption = None,
     unlabelled: UnlabelledOption = None,
     previous: Annotated[
         Path | None, typer.Option(help="for a cascade: the experiment folder of its first stage; default: its twin's")
@@ -114,7 +120,8 @@ def train(
 
     said = None
     if recipe is not None:
-        said = recipe_of(recipe, settings, trainer=trainer, init=init, previous=previous, time_budget=time_budget)
+        given = {"trainer": trainer, "init": init, "teacher": teacher, "previous": previous}
+        said = recipe_of(recipe, settings, **given, time_budget=time_budget)
     request = TrainRequest(
         configuration=configuration,
         planner=planner,
@@ -123,6 +130,7 @@ def train(
         label_fraction=label_fraction,
         seed=seed,
         init=init.absolute() if init else None,
+        teachers=tuple(Path(path).absolute() for path in split_values(teacher)),
         unlabelled=unlabelled_sets(unlabelled, workspace),
         previous=previous.absolute() if previous else None,
         name=name,

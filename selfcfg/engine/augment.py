@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple, TypeVar
 
 import numpy as np
+import torch
 from pydantic import AfterValidator, ConfigDict, Field
 from torch import Tensor
 
@@ -181,7 +182,8 @@ class View(NamedTuple):
     """One sample as it was read, before its draw is applied.
 
     Args:
-        image: float32 (C, *box), the box being `AugmentDraw.source_box`; 0 outside the case.
+        image: float32 (C, *box), the box being `AugmentDraw.source_box`; 0 outside the case. Soft targets follow as
+            further channels than the space has: they are moved like the image, and nothing else is done to them.
         labels: int16 (N, *box), all of it moved like the image: the target, -1 outside the case and outside its
             non-zero mask, and in a cascade the label map of the stage before; None where there are neither.
         noise: standard normal float32 (C, *patch) when the draw asks for noise, else None.
@@ -192,6 +194,13 @@ class View(NamedTuple):
     labels: Tensor | None
     noise: Tensor | None
     draw: AugmentDraw
+
+    def to(self, device: torch.device) -> View:
+        """The same with its tensors on a device."""
+        labels, noise = (
+            None if part is None else part.to(device, non_blocking=True) for part in (self.labels, self.noise)
+        )
+        return View(self.image.to(device, non_blocking=True), labels, noise, self.draw)
 
 
 def draw(rng: np.random.Generator, space: PatchSpace, augmentation: Augmentation = REFERENCE) -> AugmentDraw:
@@ -227,15 +236,16 @@ def apply(view: View, space: PatchSpace) -> tuple[Tensor, Tensor | None]:
         space: the patch of the configuration.
 
     Returns:
-        Image (C, *patch) float32, and label maps (N, *patch) int16 with -1 made 0, or None.
+        Image (C, *patch) float32 with what follows it, and label maps (N, *patch) int16 with -1 made 0, or None.
     """
     image, labels, wish = view.image, view.labels, view.draw
     affine = wish.affine(space)
     if affine is not None:
         image, labels = warp(image, labels, affine)
+    own = image[: len(space.masked)]
     if wish.noise is not None and view.noise is not None:
-        image = image.add_(view.noise, alpha=wish.noise[0])
-    for number, channel in enumerate(image):
+        own.add_(view.noise, alpha=wish.noise[0])
+    for number, channel in enumerate(own):
         changed = _intensities(channel, number, wish, space)
         if changed is not channel:
             image[number] = changed
@@ -246,7 +256,7 @@ def apply(view: View, space: PatchSpace) -> tuple[Tensor, Tensor | None]:
         return image, None
     if any(space.masked):
         outside = labels[0] < 0
-        for channel, masked in zip(image, space.masked, strict=True):
+        for channel, masked in zip(image, space.masked, strict=False):
             if masked:
                 channel.masked_fill_(outside, 0.0)
     return image, labels.clamp(min=0)

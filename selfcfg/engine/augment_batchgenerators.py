@@ -39,16 +39,17 @@ def apply_with_batchgenerators(view: View, space: PatchSpace) -> tuple[Tensor, T
     image = view.image.cpu().numpy().astype(np.float32)
     labels = None if view.labels is None else view.labels.cpu().numpy()
     image, labels = _spatial(image, labels, view.draw, space)
+    image, soft = image[: len(space.masked)], image[len(space.masked) :]
     if view.draw.noise is not None and view.noise is not None:
         image = image + np.multiply(view.noise.cpu().numpy(), view.draw.noise[0], dtype=np.float32)
     image = np.stack([_intensities(channel, number, view.draw, space) for number, channel in enumerate(image)])
     mirrored = tuple(axis + 1 for axis in view.draw.mirror)
-    image = np.flip(image, mirrored)
+    image, soft = np.flip(image, mirrored), np.flip(soft, mirrored)
     if labels is not None:
         labels = np.flip(labels, mirrored)
         image = np.where(_masked(labels[0], space), np.float32(0), image)
         labels = np.maximum(labels, 0)
-    tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+    tensor = torch.from_numpy(np.ascontiguousarray(np.concatenate([image, soft]), dtype=np.float32))
     return tensor, None if labels is None else torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int16))
 
 

@@ -21,6 +21,7 @@ from selfcfg.engine.sampling import (
     OUTSIDE_LABEL,
     OneChannel,
     PatchWish,
+    Sliceable,
     draw_case,
     draw_domain,
     draw_sequence,
@@ -129,10 +130,13 @@ class Batches:
     def _batch(self, part: _Read | _Ready) -> Batch:
         ready = part if isinstance(part, _Ready) else self._content.finish(part)
         first, *others = (image.to(self._device, non_blocking=True) for image in ready.images)
-        target = None if ready.target is None else ready.target.to(self._device, non_blocking=True)
-        positions, *indices = (torch.tensor(column, device=self._device) for column in zip(*ready.places, strict=True))
-        cases = tuple(ready.cases)
-        return Batch(first, target, cases, tuple(others), positions.to(torch.float32), *indices)
+        target, soft = (
+            None if part is None else part.to(self._device, non_blocking=True) for part in (ready.target, ready.soft)
+        )
+        columns = (torch.tensor(column, device=self._device) for column in zip(*ready.places, strict=True))
+        positions, lengths, domains, groups = columns
+        placed = (positions.to(torch.float32), lengths, domains, groups)
+        return Batch(first, target, tuple(ready.cases), tuple(others), *placed, soft)
 
 
 class _Number(NamedTuple):
@@ -162,12 +166,13 @@ class _Read(NamedTuple):
 
 
 class _Ready(NamedTuple):
-    """A finished batch: the image (B, C, *patch) of each view, and the target (B, 1, *patch) or None."""
+    """A finished batch: the image (B, C, *patch) of each view, target (B, 1, *patch) and soft target, or None."""
 
     cases: Sequence[str]
     places: Sequence[_Place]
     images: Sequence[Tensor]
     target: Tensor | None
+    soft: Tensor | None = None
 
 
 _Made = dict[str, _Read | _Ready]
@@ -213,10 +218,16 @@ class _Content:
         """Carries out the draws."""
         execute, device = _executor(self.settings.executor), torch.device("cpu") if self.in_workers else self.device
         space = self.space_of(read.need)
-        done = [[execute(_moved(view, device), space) for view in views] for views in read.samples]
-        images = tuple(torch.stack([self._input(*view) for view in column]) for column in zip(*done, strict=True))
+        count = len(space.masked)
+        done = [[execute(view.to(device), space) for view in views] for views in read.samples]
+        images = tuple(
+            torch.stack([self._input(image[:count], labels) for image, labels in column])
+            for column in zip(*done, strict=True)
+        )
         targets = [labels[:1] for (_, labels), *_ in done if labels is not None]
-        return _Ready(read.cases, read.places, images, torch.stack(targets) if read.need.targets else None)
+        target = torch.stack(targets) if read.need.targets else None
+        soft = torch.stack([image[count:] for (image, _), *_ in done])
+        return _Ready(read.cases, read.places, images, target, soft if soft.shape[1] else None)
 
     def _input(self, image: Tensor, labels: Tensor | None) -> Tensor:
         """The image and, in a cascade, where the previous stage saw each foreground value."""
@@ -236,6 +247,7 @@ class _Content:
             tell(name)
             case = self._open(domain, name, need)
             channel = int(rng.integers(case.image.shape[0])) if need.one_channel else None
+            soft = domain.soft_targets(name) if need.soft and number.phase == "training" else None
             wish = self._wish(place, need)
             corners = draw_sequence(rng, case, wish, need.sequence)
             draws = [self._draw(rng, source, number.phase) for _ in range(need.views)]
@@ -244,7 +256,7 @@ class _Content:
                 read.cases.append(name)
                 position = relative_position(corner, wish.size, case)
                 read.places.append(_Place(position, case.image.shape[1], index, domain.group))
-                readers = [_Reader(source, case, moved(corner, shift), channel, step) for shift in shifts]
+                readers = [_Reader(source, case, moved(corner, shift), channel, step, soft) for shift in shifts]
                 read.samples.append([self._view(*one) for one in zip(readers, draws, strict=True)])
         return read
 
@@ -289,6 +301,8 @@ class _Content:
             label = torch.cat([torch.zeros_like(found) if label is None else label, found])
         if one.noise is not None:
             noise = torch.from_numpy(noise_field(one.noise[1] + reader.step, (len(image), *space.patch_size)))
+        if reader.soft is not None:
+            image = torch.cat([image, read_box(reader.soft, reader.corner, whole, OUTSIDE_IMAGE)])
         if is_flat:
             image, label = image[:, 0], None if label is None else label[:, 0]
         return View(image, label, noise, one)
@@ -306,6 +320,7 @@ class _Reader(NamedTuple):
         corner: first voxel of the patch in it.
         channel: the one to read; None: all.
         step: its number in its sequence.
+        soft: what teachers say of the case, or None.
     """
 
     source: Source
@@ -313,6 +328,7 @@ class _Reader(NamedTuple):
     corner: Shape
     channel: int | None
     step: int
+    soft: Sliceable | None = None
 
     def image(self, box: Sequence[tuple[int, int]]) -> Tensor:
         """A box of the image, (C, *box)."""
@@ -331,10 +347,3 @@ def _executor(
     from selfcfg.engine.augment_batchgenerators import apply_with_batchgenerators  # noqa: PLC0415
 
     return apply_with_batchgenerators
-
-
-def _moved(view: View, device: torch.device) -> View:
-    image, labels, noise = (
-        None if part is None else part.to(device, non_blocking=True) for part in (view.image, view.labels, view.noise)
-    )
-    return view if image is None else View(image, labels, noise, view.draw)

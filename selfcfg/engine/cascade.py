@@ -22,6 +22,7 @@ from selfcfg.parallel import run_cases
 from selfcfg.plan import Configuration
 from selfcfg.progress import progress
 from selfcfg.runs import RunRecord, fold_folders
+from selfcfg.splits import Split
 
 FOLDER = "next_stage"
 """Folder in the first stage's experiment; in it one for each store of preprocessed cases that it was brought to."""
@@ -86,6 +87,21 @@ def cross_validated_labels(
     if gone := [str(files[case]) for case in cases if not files[case].is_file()]:
         raise DataError(asked, f"not there: {listed(gone, 3)}", f"run the training of {after} again: it predicts them")
     return {case: files[case] for case in cases}
+
+
+def first_stage(  # noqa: PLR0917 - which stage before which
+    experiment: Path, results: Path, splits: Sequence[Split], after: str, ending: str, label_fraction: float
+) -> dict[str, Path]:
+    """`cross_validated_labels` of all cases of some splits by an experiment, which lies among a dataset's results.
+
+    Raises:
+        UsageError: it lies elsewhere; see `cross_validated_labels` too.
+        DataError: a label map is gone.
+    """
+    if experiment.resolve().parent != results.resolve():
+        raise UsageError(f"train after {experiment}", f"it is not in {results}", "move or train it there")
+    cases = sorted({case for split in splits for case in (*split.train, *split.val)})
+    return cross_validated_labels(experiment, cases, after, ending, label_fraction)
 
 
 def bring_to_grid(

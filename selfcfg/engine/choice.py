@@ -28,8 +28,8 @@ class TrainRequest(Record):
         seed: of every random number.
         init: a run or a weights file whose weights are taken over, or None; of an experiment with folds each fold takes
             the run of the same fold.
-        teachers: finished runs that it learns from, for trainers that take any; of an experiment with folds each fold
-            takes the run of the same fold.
+        teachers: runs that it learns from, for trainers that do: experiment or fold folders, or imported models; of an
+            experiment with folds each fold takes the run of the same fold, where there is one.
         unlabelled: images to pretrain on besides the dataset's own, for trainers that take images without labels.
         previous: for a cascade, the experiment folder of the stage before; None: the one with the same trainer, plan
             and name.
@@ -79,7 +79,7 @@ def choose(project: Project, request: TrainRequest) -> Choice:
     settings = parse_settings(trainer_type, request.settings)
     if request.teachers and not trainer_type.is_taught():
         found = f"trainer '{request.trainer}' has no teachers"
-        raise UsageError("train with teachers", found, "leave them out, or choose a trainer that learns from runs")
+        raise UsageError("--teacher", found, "leave it out, or choose --trainer distillation")
     if request.unlabelled and not trainer_type.unlabelled():
         found = f"trainer '{request.trainer}' learns from labels alone"
         raise UsageError(

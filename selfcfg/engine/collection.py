@@ -56,6 +56,7 @@ class Collection:
         own: store of the dataset's own cases, where they are normalised like the others; None: the usual store.
         further: other datasets, preprocessed.
         pictures: of each of these, the hash of the image files of every case.
+        cases: of each of these, its cases.
         names: of the datasets by domain index, the own first.
         groups: their names by index.
         hashes: what the further datasets were, by name.
@@ -64,6 +65,7 @@ class Collection:
     own: Path | None = None
     further: tuple[Domain, ...] = ()
     pictures: tuple[Mapping[str, str], ...] = ()
+    cases: tuple[tuple[Case, ...], ...] = ()
     names: tuple[str, ...] = ("own",)
     groups: tuple[str, ...] = ("own",)
     hashes: dict[str, str] = field(default_factory=dict)
@@ -111,7 +113,7 @@ def gather(
     if alike:
         own = _store(project, _adapted(plan, configuration, plan.channels, None, alike=True), configuration, jobs)
     folders = {project.root.resolve()}
-    names, groups, further, pictures = [project.name], ["own"], [], []
+    names, groups, further, pictures, given = [project.name], ["own"], [], [], []
     for one in sets:
         if one.images.resolve() in folders:
             found = "it is named twice, or the dataset that is trained for"
@@ -126,6 +128,7 @@ def gather(
         store = made.preprocessed(project, configuration, jobs)
         # without a label, what a case was made from is its images
         pictures.append({case.id: store.open(case.id).info.source for case in cases})
+        given.append(tuple(cases))
         training, held_out = _split(one.images.name, cases)
         further.append(Domain(store.folder, training, held_out, groups.index(group)))
         names.append(name)
@@ -133,7 +136,7 @@ def gather(
         name: hash_json([groups[domain.group], *known.values()])
         for name, domain, known in zip(names[1:], further, pictures, strict=True)
     }
-    return Collection(own, tuple(further), tuple(pictures), tuple(names), tuple(groups), hashes)
+    return Collection(own, tuple(further), tuple(pictures), tuple(given), tuple(names), tuple(groups), hashes)
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

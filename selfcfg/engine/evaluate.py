@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +46,14 @@ class CaseScores(Record):
     reference: Path
     prediction: Path
     scores: dict[str, ClassScores]
+
+
+def case_dice(case: CaseScores) -> float:
+    """The mean Dice over the classes of a case; one that neither mask holds is left out, and 1 where that is all.
+
+    So every case has a score with every network, and finding nothing where there is nothing is right.
+    """
+    return fmean([scores.dice for scores in case.scores.values() if scores.dice is not None] or [1.0])
 
 
 class Evaluation(Record):

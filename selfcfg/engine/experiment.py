@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from selfcfg.engine import pipeline
 from selfcfg.engine.batches import Batches
-from selfcfg.engine.cascade import PreviousStage, bring_to_grid, cross_validated_labels
+from selfcfg.engine.cascade import PreviousStage, bring_to_grid, first_stage
 from selfcfg.engine.checkpoint import weights_of
 from selfcfg.engine.choice import Choice, TrainRequest, choose
 from selfcfg.engine.collection import Collection, gather
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
 from selfcfg.engine.forecast import Forecast, Job, forecast, refuse_too_large
+from selfcfg.engine.lessons import Lessons, Pupil, take_lessons
+from selfcfg.engine.soft_targets import Classroom
 from selfcfg.engine.source import Domain, Source
 from selfcfg.engine.store import Store
 from selfcfg.engine.trainer import Datasets, Need, Settings, Trainer
@@ -51,6 +53,7 @@ class Experiment:
     previous: PreviousStage | None = None
     time_budget: float | None = None
     labelled: Split | None = None
+    lessons: Mapping[int, Lessons] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -67,7 +70,12 @@ class Experiment:
         split = self.splits[int(record.fold)]
         pictures = {case.case: case.picture for case in self.facts.cases}
         further = self.collection.without({pictures[case] for case in split.val})
-        sources = {stream: self._source_of(need, record, further) for stream, need in self.trainer_type.needs.items()}
+        needs = self.trainer_type.needs.items()
+        sources = {
+            stream: self._source_of(need, record, further)
+            for stream, need in needs
+            if not need.optional or self.request.unlabelled
+        }
         device = choose_device(self.request.device)
         return Batches(sources, self.settings, self.configuration, self.plan, device, record.seed)
 
@@ -75,9 +83,15 @@ class Experiment:
         """Labelled cases are those of the record; images without labels all of the fold, and of further sets."""
         previous = self.previous.folder if self.previous else None
         store = self.collection.own if need.one_channel and self.collection.own else self.store.folder
+        lessons = self.lessons.get(int(record.fold)) if need.soft else None
+        soft = lessons.own if lessons else None
         if need.targets:
-            return Source((Domain(store, record.train, record.validation),), need, previous)
+            return Source((Domain(store, record.train, record.validation, soft=soft),), need, previous)
         split = self.splits[int(record.fold)]
+        if need.soft:  # teachers speak in training alone
+            at = (lessons.further if lessons else ()) or (None,) * len(further)
+            further = tuple(replace(one, soft=where, validation=()) for one, where in zip(further, at, strict=True))
+            return Source((Domain(store, split.train, soft=soft), *further), need, previous)
         return Source((Domain(store, split.train, split.val), *further), need, previous)
 
     def init(self, fold: int) -> Path | None:
@@ -91,12 +105,7 @@ class Experiment:
     def record(self, fold: int) -> RunRecord:
         """What makes one fold's run."""
         split = self.splits[fold] if self.labelled is None else self.labelled
-        # a pretraining takes no labels, so that it is the same for every share of them
-        share = self.request.label_fraction if self.trainer_type.segments() else 1.0
-        train = split.train
-        if self.labelled is None and self.trainer_type.segments():
-            subjects = {case.id: case.subject for case in self.project.dataset.cases}
-            train = label_subset(split.train, subjects, share, self.request.seed)
+        train = self._trained_on(split)
         device = choose_device(self.request.device)
         init = self.init(fold)
         return RunRecord(
@@ -106,10 +115,11 @@ class Experiment:
             configuration=self.configuration_name,
             fold=fold,
             settings=self.settings.model_dump(mode="json"),
-            label_fraction=share,
+            label_fraction=self._share,
             seed=self.request.seed,
             init=str(init) if init else None,
             init_hash=self._init_hash(fold, init),
+            **self._taught_by(fold),
             previous=self.previous.experiment.name if self.previous else None,
             previous_weights=self.previous.weights if self.previous else {},
             segments=self.trainer_type.segments(),
@@ -122,6 +132,58 @@ class Experiment:
             stage=self.request.stage,
             versions=package_versions(),
             machine={**machine_facts(device), "precision": self.trainer().precision(device)},
+        )
+
+    @property
+    def _share(self) -> float:
+        """A pretraining takes no labels, so that it is the same for every share of them."""
+        return self.request.label_fraction if self.trainer_type.segments() else 1.0
+
+    def _trained_on(self, split: Split) -> tuple[str, ...]:
+        """The training cases whose labels are used."""
+        if self.labelled is not None or not self.trainer_type.segments():
+            return split.train
+        subjects = {case.id: case.subject for case in self.project.dataset.cases}
+        return label_subset(split.train, subjects, self._share, self.request.seed)
+
+    def _taught_by(self, fold: int) -> dict[str, Any]:
+        """What a fold's record says of its teachers."""
+        if fold not in self.lessons:
+            return {}
+        ensemble = self.lessons[fold].ensemble
+        return {
+            "teachers": tuple(str(teacher.path) for teacher in ensemble.teachers),
+            "teacher_hashes": tuple(teacher.identity for teacher in ensemble.teachers),
+            "teacher_weights": ensemble.weights,
+        }
+
+    def taught(self) -> Experiment:
+        """The experiment with what its teachers say, predicted where it is not there yet.
+
+        Raises:
+            UsageError: there are no teachers, or one does not suit the student.
+            SelfcfgError: see `selfcfg.engine.soft_targets.predict_soft_targets`.
+        """
+        return replace(
+            self, lessons={fold: take_lessons(self.request.teachers, self._pupil(fold)) for fold in self.folds}
+        )
+
+    def _pupil(self, fold: int) -> Pupil:
+        split, cases = self.splits[fold], {case.id: case for case in self.project.dataset.cases}
+        train = split.train if self.request.unlabelled else self._trained_on(split)
+        given = zip(self.collection.further, self.collection.cases, self.request.unlabelled, strict=True)
+        room = Classroom(
+            self.project.root, self.store, self.configuration, self.request.device, self.settings.precision
+        )
+        return Pupil(
+            run=self.run(fold),
+            fold=fold,
+            plan=self.plan,
+            teaching=self.trainer().teaching(),
+            train=[cases[case] for case in train],
+            validation=[cases[case] for case in split.val],
+            further=[(domain, {case.id: case for case in own}, one.images) for domain, own, one in given],
+            room=room,
         )
 
     def _source(self, case: str) -> str:
@@ -208,14 +270,18 @@ def open_experiment(
             "--previous", f"{configuration_name} works on its own", "leave it out, or name a cascade with -c"
         )
     needed = [splits[fold] for fold in folds]
-    first = None if after is None else _first_stage(project, request, plan_name, after, needed)
+    first, before = None, {}
+    if after is not None:
+        first = request.previous or project.results / experiment_name(request.trainer, plan_name, after, request.name)
+        ending = project.dataset.description.label_ending
+        before = first_stage(first, project.results, needed, after, ending, request.label_fraction)
     store = pipeline.store(project, plan, configuration_name, jobs)
-    previous = bring_to_grid(first[1], first[0], store, configuration, jobs=jobs) if first else None
+    previous = bring_to_grid(before, first, store, configuration, jobs=jobs) if first else None
     collection = Collection()
     if unlabelled := trainer_type.unlabelled():
         alike = any(need.one_channel for need in unlabelled)
         collection = gather(project, plan, configuration_name, request.unlabelled, alike=alike, jobs=jobs)
-    return Experiment(
+    experiment = Experiment(
         project=project,
         request=request,
         plan_name=plan_name,
@@ -232,6 +298,7 @@ def open_experiment(
         collection=collection,
         previous=previous,
     )
+    return experiment.taught() if trainer_type.is_taught() else experiment
 
 
 def choose_feasible(project: Project, request: TrainRequest) -> Choice:
@@ -275,15 +342,3 @@ def stages(project: Project, request: TrainRequest, folds: Sequence[int] | None,
         found = f"validated in no fold: {listed(lone)}; the first stage gives no result for them"
         raise UsageError(f"train {chosen.configuration_name}", found, "put each case into the 'val' of one fold")
     return [first, request]
-
-
-def _first_stage(
-    project: Project, request: TrainRequest, plan_name: str, after: str, splits: Sequence[Split]
-) -> tuple[Path, dict[str, Path]]:
-    """The experiment folder of a cascade's first stage, and the label map by it of each case of the splits."""
-    folder = request.previous or project.results / experiment_name(request.trainer, plan_name, after, request.name)
-    if folder.resolve().parent != project.results.resolve():
-        raise UsageError(f"train after {folder}", f"it is not in {project.results}", "move or train it there")
-    cases = sorted({case for split in splits for case in (*split.train, *split.val)})
-    ending = project.dataset.description.label_ending
-    return folder, cross_validated_labels(folder, cases, after, ending, request.label_fraction)

@@ -52,8 +52,12 @@ def fit_fold(experiment: Experiment, fold: int) -> RunFolder:
     device = choose_device(request.device)
     batches = experiment.batches(record)
     init = experiment.init(fold)
-    if init is not None and init.exists() and not run.final.is_file():
-        _warn_of_seen(weights_of(init), record)
+    if not run.final.is_file():
+        if init is not None and init.exists():
+            _warn_of_seen(weights_of(init), record)
+        for teacher in experiment.lessons[fold].ensemble.teachers if fold in experiment.lessons else ():
+            for one in teacher.runs:
+                _warn_of_seen(one.final, record)
     fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=init)
     return run
 
@@ -79,9 +83,11 @@ def score_cases(
 
 
 def _warn_of_seen(weights: Path, record: RunRecord) -> None:
-    """Says that the scores will be too good where the first weights were trained on what is to be validated."""
+    """Says that the scores will be too good where other weights were trained on what is to be validated."""
     maker = weights.parent / "run.json"
     other = RunRecord.read(maker) if maker.is_file() else record
+    if other.origin is not None:
+        say(f"note: it is not known which cases {weights.parent} was trained on; scores are too good if it saw these")
     if other.dataset == record.dataset and (seen := sorted(set(other.train) & set(record.validation))):
         found = f"{weights.parent} was trained on validation cases of this fold ({listed(seen)})"
         say(f"warning: {found}: scores will be too good")

@@ -235,15 +235,21 @@ class _Noise:
         Store(folder / "store").write(Prepared(image, label, info), locations, patch=configuration.patch_size)
         if configuration.after:
             write_array(folder / f"{CASE}.b2nd", label, configuration.patch_size)
+        if job.trainer_type.is_taught():
+            (folder / "soft").mkdir()
+            shares = rng.random((plan.labels.n_outputs - (not plan.labels.has_regions), *shape)) / plan.labels.n_outputs
+            write_array(folder / "soft" / f"{CASE}.b2nd", shares.astype(np.float16), configuration.patch_size)
 
     def pace(self, batch_size: int) -> Pace:
         """The pace with so many patches in a batch."""
         job = self.job
         configuration = job.configuration.resized(batch_size=batch_size, patch_size=None)
         device, previous = choose_device(job.device), self.folder if configuration.after else None
+        domain = Domain(self.folder / "store", (CASE,), (CASE,), soft=self.folder / "soft")
         sources = {
-            stream: Source((Domain(self.folder / "store", (CASE,), (CASE,)),), need, previous)
+            stream: Source((domain,), need, previous)
             for stream, need in job.trainer_type.needs.items()
+            if not need.optional
         }
         return rehearse(
             lambda settings: job.trainer(settings, configuration),

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import NamedTuple, TypeVar
 
 from selfcfg.engine.device import choose_device
-from selfcfg.engine.evaluate import CaseScores
+from selfcfg.engine.evaluate import case_dice
 from selfcfg.engine.experiment import Experiment
 from selfcfg.engine.folds import fit_fold, score_cases
 from selfcfg.engine.footprint import training_bytes
@@ -73,14 +73,6 @@ def run_benchmark(benchmark: Benchmark, *, jobs: int = 0, keep: bool = False) ->
                     shutil.rmtree(benchmark.training(waiting[name], rate).folder, ignore_errors=True)
             step(f"{name}: Dice {outcome.dice:.3f}")
     return Finished([done[name] for name in wanted if name in done], failed)
-
-
-def case_dice(case: CaseScores) -> float:
-    """The mean Dice over the classes of a case; one that neither mask holds is left out, and 1 where that is all.
-
-    So every case has a score with every network, and finding nothing where there is nothing is right.
-    """
-    return fmean([scores.dice for scores in case.scores.values() if scores.dice is not None] or [1.0])
 
 
 def mean_over_subjects(cases: Mapping[str, float], subjects: Mapping[str, str]) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ from selfcfg.geometry import FLAT_SPACING, Geometry, Vector
 from selfcfg.io import read_case
 from selfcfg.plan import Configuration, Plan
 from selfcfg.progress import progress
+
+Collected = TypeVar("Collected")
 
 BUSY_VOXELS = 1 << 16
 """Voxels in a forward pass from which on a larger batch makes a CPU no faster (measured: 48^3 and 256^2 patches)."""
@@ -153,11 +155,42 @@ class Model:
         """
         if not 0 < step <= 1:
             raise UsageError("predict", f"a step of {step}", "give a step above 0 and at most 1")
-        if self.first is not None and prepared.first is not None:
-            before = self.first.predict_prepared(prepared.first, mirroring=mirroring, step=step, told=told)
-            labels = on_grid(before.labels, prepared.info, self.configuration)
-            image = with_previous(prepared.image, labels, self.plan.labels.foreground_values)
-            prepared = replace(prepared, image=image, first=None)
+        info = prepared.info
+        spacing = self.configuration.target_spacing(info.spacing)
+
+        def exported(slabs: Iterator[Tensor]) -> Prediction:
+            slabs = _told(slabs, info) if told else slabs
+            labels, stack = export(slabs, info, spacing, self.plan.labels, probabilities=probabilities)
+            return Prediction(labels, stack, info.geometry)
+
+        return self._slid(self._after_first(prepared, mirroring, step, told), exported, mirroring, step)
+
+    def logits(self, prepared: Prepared, *, mirroring: bool = True) -> npt.NDArray[np.float32]:
+        """The logits (n_outputs, Z, Y, X) of an image on the grid that it was preprocessed to, see `predict_prepared`.
+
+        Raises:
+            SelfcfgError: the device has too little memory for a single tile.
+        """
+
+        def together(slabs: Iterator[Tensor]) -> npt.NDArray[np.float32]:
+            values = [slab.transpose(0, 1).cpu().numpy().copy() for slab in slabs]
+            return np.concatenate(values, 1)
+
+        return self._slid(self._after_first(prepared, mirroring, 0.5, told=False), together, mirroring, 0.5)
+
+    def _after_first(self, prepared: Prepared, mirroring: bool, step: float, told: bool) -> Prepared:
+        """In a cascade, the image with what the first model says of it; else as it is."""
+        if self.first is None or prepared.first is None:
+            return prepared
+        before = self.first.predict_prepared(prepared.first, mirroring=mirroring, step=step, told=told)
+        labels = on_grid(before.labels, prepared.info, self.configuration)
+        image = with_previous(prepared.image, labels, self.plan.labels.foreground_values)
+        return replace(prepared, image=image, first=None)
+
+    def _slid(
+        self, prepared: Prepared, collect: Callable[[Iterator[Tensor]], Collected], mirroring: bool, step: float
+    ) -> Collected:
+        """What is made of the slabs of logits of an image; once more in main memory where the device has too little."""
         window = Window(
             patch=self.configuration.patch_size,
             n_outputs=self.plan.labels.n_outputs,
@@ -166,25 +199,16 @@ class Model:
             batch=self._batch(),
             precision=self.precision,
         )
-        with suppress(torch.OutOfMemoryError):
-            return self._predicted(prepared, window, self.device, probabilities, told)
+        with suppress(torch.OutOfMemoryError), torch.inference_mode():
+            return collect(slide(self.networks, prepared.image, window, self.device, self.device))
         torch.cuda.empty_cache()
         try:
-            return self._predicted(prepared, replace(window, batch=1), torch.device("cpu"), probabilities, told)
+            with torch.inference_mode():
+                slabs = slide(self.networks, prepared.image, replace(window, batch=1), self.device, torch.device("cpu"))
+                return collect(slabs)
         except torch.OutOfMemoryError as error:
             found = f"{self.device} has too little free memory for one tile of {window.patch}"
             raise SelfcfgError("predict", found, "free some, or use --device cpu") from error
-
-    def _predicted(
-        self, prepared: Prepared, window: Window, memory: torch.device, probabilities: bool, told: bool
-    ) -> Prediction:
-        info = prepared.info
-        spacing = self.configuration.target_spacing(info.spacing)
-        with torch.inference_mode():
-            slabs = slide(self.networks, prepared.image, window, self.device, memory)
-            slabs = _told(slabs, info) if told else slabs
-            labels, stack = export(slabs, info, spacing, self.plan.labels, probabilities=probabilities)
-        return Prediction(labels, stack, info.geometry)
 
     def _batch(self) -> int:
         """Tiles in a forward pass: on a CPU just enough to keep it busy, else what a training step has room for."""

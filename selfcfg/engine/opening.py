@@ -14,6 +14,8 @@ _LONG = {
     "train": "the training cases differ",
     "validation": "the validation cases differ",
     "init_hash": "the weights it starts from differ",
+    "teacher_hashes": "the teachers differ",
+    "teacher_weights": "the weights of the teachers differ",
     "plan_hash": "the plan differs",
     "data_hash": "the training images or labels differ",
 }

@@ -23,16 +23,22 @@ class Domain:
         training: case ids drawn from in training.
         validation: case ids drawn from in validation.
         group: index of the group of related datasets that it belongs to.
+        soft: folder of what teachers say of each training case, on the grid of its preprocessed image; None without.
     """
 
     store_folder: Path
     training: tuple[str, ...]
     validation: tuple[str, ...] = ()
     group: int = 0
+    soft: Path | None = None
 
     def cases(self, phase: Phase) -> tuple[str, ...]:
         """The case ids of a phase."""
         return self.training if phase == "training" else self.validation
+
+    def soft_targets(self, case: str) -> StoredArray | None:
+        """What teachers say of a case, float32 (F, Z, Y, X), to be read by slicing."""
+        return None if self.soft is None else StoredArray(self.soft / f"{case}.b2nd", np.float32)
 
 
 @dataclass(frozen=True)

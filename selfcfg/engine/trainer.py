@@ -81,6 +81,8 @@ class Need:
             the patch; of a sequence in the plane only.
         one_channel: each patch is one channel of its case, drawn at random, so that the image has one channel.
         validation_only: the stream is read in validation alone.
+        soft: whether training reads `Batch.soft`, what teachers say.
+        optional: the stream is there only where further images are given (``--unlabelled``).
     """
 
     targets: bool = True
@@ -89,6 +91,8 @@ class Need:
     shift: float = 0.0
     one_channel: bool = False
     validation_only: bool = False
+    soft: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ class Batch:
         lengths: int64 (B,), voxels of the case along z.
         domains: int64 (B,), index of the dataset that each patch is of.
         groups: int64 (B,), index of the group of datasets that this one belongs to.
+        soft: float32 (B, F, [Z,] Y, X), the probability that teachers give each foreground class or region, moved as
+            the image is and 0 beyond its border; None in validation, and in a stream without teachers.
     """
 
     image: Tensor
@@ -116,6 +122,7 @@ class Batch:
     lengths: Tensor | None = None
     domains: Tensor | None = None
     groups: Tensor | None = None
+    soft: Tensor | None = None
 
     def labels(self) -> Tensor:
         """The target.
@@ -126,6 +133,16 @@ class Batch:
         if self.target is None:
             raise SelfcfgError("read the labels of a batch", "its stream has none", "declare Need(targets=True) for it")
         return self.target
+
+    def soft_target(self) -> Tensor:
+        """What teachers say.
+
+        Raises:
+            SelfcfgError: the stream was asked for without it, or the batch is one of validation.
+        """
+        if self.soft is None:
+            raise SelfcfgError("read the soft targets of a batch", "there are none", "declare Need(soft=True) for it")
+        return self.soft
 
 
 @dataclass(frozen=True)
@@ -143,6 +160,24 @@ class Datasets:
 
 OWN = Datasets()
 """The dataset that is trained for, and no other."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How several teachers are made one.
+
+    Args:
+        combine: the mean of their probabilities or of their logits.
+        weighting: of that mean: the same for all; by what each scores on the cases that it validated, over all classes
+            or by class; or the same for those that a greedy choice by the ensemble's score keeps.
+        scale: Dice by which a teacher must be better for e times the weight.
+        temperature: that logits are divided by.
+    """
+
+    combine: Literal["probability", "logit"] = "probability"
+    weighting: Literal["uniform", "validation", "per_class", "greedy"] = "uniform"
+    scale: float = 0.03
+    temperature: float = 1.0
 
 
 class Trainer(ABC, Generic[S]):
@@ -179,8 +214,12 @@ class Trainer(ABC, Generic[S]):
 
     @classmethod
     def is_taught(cls) -> bool:
-        """Whether it learns from finished runs, its teachers."""
-        return False
+        """Whether it learns from teachers."""
+        return any(need.soft for need in cls.needs.values())
+
+    def teaching(self) -> Teaching:
+        """How what its teachers say becomes `Batch.soft`."""
+        return Teaching()
 
     def precision(self, device: torch.device) -> Precision:
         """The precision it trains in on a device.

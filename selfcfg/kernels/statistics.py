@@ -63,6 +63,27 @@ class Paired(NamedTuple):
     sign_flip: float | None
 
 
+class NonInferiority(NamedTuple):
+    """Whether a method is worse than another one by less than a margin; None where there are too few subjects.
+
+    Args:
+        difference: mean over subjects, this method less the other.
+        margin: by which it may be worse, above 0.
+        low: the difference is above this with a confidence of 95 % (one-sided, BCa bootstrap).
+        p: one-sided, of the sign-flip permutation test of the differences plus the margin.
+    """
+
+    difference: float
+    margin: float
+    low: float | None
+    p: float | None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether being worse by the margin is ruled out."""
+        return self.low is not None and self.low > -self.margin
+
+
 def subject_means(values: Sequence[float], subjects: Sequence[str]) -> dict[str, float]:
     """The mean of each subject's values, by subject in sorted order: every cluster becomes one value of weight one.
 
@@ -76,7 +97,9 @@ def subject_means(values: Sequence[float], subjects: Sequence[str]) -> dict[str,
     return {subject: math.fsum(found[subject]) / len(found[subject]) for subject in sorted(found)}
 
 
-def estimate(values: Sequence[float], rng: np.random.Generator, resamples: int = RESAMPLES) -> Estimate:
+def estimate(
+    values: Sequence[float], rng: np.random.Generator, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> Estimate:
     """The mean of one value a subject with intervals that hold the mean of all such subjects 95 times in 100.
 
     With few subjects both intervals are somewhat too narrow: of samples of ten they hold it about 90 times in 100.
@@ -85,6 +108,7 @@ def estimate(values: Sequence[float], rng: np.random.Generator, resamples: int =
         values: one a subject.
         rng: draws the resamples.
         resamples: of the bootstrap.
+        confidence: another one than 0.95.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993: percentile, section 13.3; BCa, equations 14.9
     to 14.15.
@@ -96,7 +120,7 @@ def estimate(values: Sequence[float], rng: np.random.Generator, resamples: int =
     if np.ptp(sample) == 0:
         return Estimate(len(sample), mean, Interval(mean, mean), Interval(mean, mean))
     means = sample[rng.integers(len(sample), size=(resamples, len(sample)))].mean(1)
-    ends = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+    ends = ((1 - confidence) / 2, (1 + confidence) / 2)
     return Estimate(len(sample), mean, _between(means, ends), _between(means, _bca_ends(sample, means, ends)))
 
 
@@ -110,6 +134,26 @@ def paired(differences: Sequence[float], rng: np.random.Generator, resamples: in
     """
     sample = np.asarray(differences, dtype=np.float64)
     return Paired(estimate(differences, rng, resamples), wilcoxon(sample), sign_flip(sample, rng, resamples))
+
+
+def non_inferiority(
+    differences: Sequence[float], margin: float, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> NonInferiority:
+    """Whether the mean of paired differences is above minus a margin, which has to be fixed beforehand.
+
+    Args:
+        differences: one a subject, this method less the other; higher is better.
+        margin: above 0.
+        rng: draws the resamples and the random sign flips.
+        resamples: of the bootstrap, and of the sign flips where there are too many to try all.
+
+    Source: Piaggio et al., Reporting of Noninferiority and Equivalence Randomized Trials (CONSORT), 2012: the one-sided
+        bound of 95 % is the lower end of the two-sided interval of 90 %.
+    """
+    sample = np.asarray(differences, dtype=np.float64)
+    found = estimate(differences, rng, resamples, confidence=2 * CONFIDENCE - 1)
+    p = _sign_flip(sample + margin, rng, resamples, two_sided=False)
+    return NonInferiority(found.mean, margin, found.bca.low if found.bca else None, p)
 
 
 def wilcoxon(differences: Values) -> float | None:
@@ -136,16 +180,23 @@ def sign_flip(differences: Values, rng: np.random.Generator, flips: int = RESAMP
 
     Source: Fisher's randomisation of pairs; Phipson and Smyth, Permutation p-values should never be zero, 2010.
     """
+    return _sign_flip(differences, rng, flips, two_sided=True)
+
+
+def _sign_flip(differences: Values, rng: np.random.Generator, flips: int, *, two_sided: bool) -> float | None:
+    """See `sign_flip`; one-sided it is the share of sign flips with a mean as high."""
     count = len(differences)
     if count < FEWEST:
         return None
-    bound = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()  # rounding must not decide a tie
+    distance = np.abs if two_sided else np.asarray
+    rounding = 1e-12 * np.abs(differences).sum()  # must not decide a tie
+    bound = distance(differences.sum()) - rounding
     if count <= _EXACT:
         # flipping all signs gives the same distance from 0, so the last one stays
-        codes = np.arange(2 ** (count - 1))[:, np.newaxis] >> np.arange(count)
-        return float((np.abs((1 - 2 * (codes & 1)) @ differences) >= bound).mean())
+        codes = np.arange(2 ** (count - two_sided))[:, np.newaxis] >> np.arange(count)
+        return float((distance((1 - 2 * (codes & 1)) @ differences) >= bound).mean())
     signs = 1 - 2 * rng.integers(2, size=(flips, count), dtype=np.int8)
-    return float((1 + (np.abs(signs @ differences) >= bound).sum()) / (1 + flips))
+    return float((1 + (distance(signs @ differences) >= bound).sum()) / (1 + flips))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

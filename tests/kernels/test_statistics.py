@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from selfcfg.kernels.statistics import FEWEST, estimate, holm, paired, sign_flip, subject_means, wilcoxon
+from selfcfg.kernels.statistics import (
+    FEWEST,
+    estimate,
+    holm,
+    non_inferiority,
+    paired,
+    sign_flip,
+    subject_means,
+    wilcoxon,
+)
 
 SKEWED = [0.31, -0.02, 0.05, 0.01, 0.12, 0.0, 0.03, 0.44, 0.02, 0.09, -0.05, 0.2]
 
@@ -114,3 +124,29 @@ def test_holm_keeps_the_chance_of_any_false_claim() -> None:
 
 def test_the_same_generator_gives_the_same_numbers() -> None:
     assert paired(SKEWED, generator(5)) == paired(SKEWED, generator(5))
+
+
+def test_non_inferiority_is_shown_where_the_lower_bound_is_above_the_margin() -> None:
+    values = np.random.default_rng(1).normal(-0.002, 0.01, 60)
+    found = non_inferiority(values, 0.01, np.random.default_rng(0))
+    assert found.difference == pytest.approx(values.mean())
+    assert found.is_shown and found.low is not None and -0.01 < found.low < values.mean()
+    assert found.p is not None and found.p < 0.001
+    strict = non_inferiority(values, 0.001, np.random.default_rng(0))
+    assert not strict.is_shown and strict.low == found.low and strict.p is not None and strict.p > 0.05
+    assert non_inferiority(values[:5], 1.0, np.random.default_rng(0)) == (values[:5].mean(), 1.0, None, None)
+    assert not non_inferiority(values[:5], 1.0, np.random.default_rng(0)).is_shown
+
+
+def test_its_p_counts_all_sign_flips_with_a_mean_as_high() -> None:
+    differences = np.array([0.3, -0.1, 0.2, 0.05, 0.4, -0.2, 0.1])
+    shifted = differences + 0.05
+    flips = np.array(list(itertools.product((1, -1), repeat=len(shifted))))
+    by_hand = (flips @ shifted >= shifted.sum() - 1e-12).mean()
+    assert non_inferiority(differences, 0.05, np.random.default_rng(0)).p == pytest.approx(by_hand)
+
+
+def test_a_method_that_is_worse_by_the_margin_is_seldom_passed() -> None:
+    rng = np.random.default_rng(3)
+    shown = [non_inferiority(rng.normal(-0.01, 0.01, 30), 0.01, rng, 499).is_shown for _ in range(200)]
+    assert np.mean(shown) < 0.11

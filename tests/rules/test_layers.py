@@ -21,7 +21,8 @@ LAYERS = {
     "selfcfg.kept selfcfg.runs selfcfg.workspace",
     2: "selfcfg.io selfcfg.kernels selfcfg.nets",
     3: "selfcfg.convert selfcfg.engine selfcfg.planners selfcfg.trainers",
-    4: "selfcfg.engine.predict selfcfg.engine.evaluate selfcfg.engine.validation selfcfg.engine.select",
+    4: "selfcfg.engine.predict selfcfg.engine.evaluate selfcfg.engine.validation selfcfg.engine.select "
+    "selfcfg.engine.teachers selfcfg.engine.soft_targets selfcfg.engine.lessons selfcfg.engine.side_by_side",
     5: "selfcfg.engine.loop selfcfg.engine.rehearsal selfcfg.interop selfcfg.report",
     6: "selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.folds selfcfg.engine.choice "
     "selfcfg.engine.forecast "
