@@ -67,7 +67,8 @@ class Experiment:
         split = self.splits[int(record.fold)]
         pictures = {case.case: case.picture for case in self.facts.cases}
         further = self.collection.without({pictures[case] for case in split.val})
-        sources = {stream: self._source_of(need, record, further) for stream, need in self.trainer_type.needs.items()}
+        needs = self.trainer_type.needs_for(self.settings)
+        sources = {stream: self._source_of(need, record, further) for stream, need in needs.items()}
         device = choose_device(self.request.device)
         return Batches(sources, self.settings, self.configuration, self.plan, device, record.seed)
 
@@ -91,10 +92,11 @@ class Experiment:
     def record(self, fold: int) -> RunRecord:
         """What makes one fold's run."""
         split = self.splits[fold] if self.labelled is None else self.labelled
-        # a pretraining takes no labels, so that it is the same for every share of them
-        share = self.request.label_fraction if self.trainer_type.segments() else 1.0
+        # what takes no labels is the same for every share of them
+        takes_labels = bool(self.trainer_type.labelled(self.settings))
+        share = self.request.label_fraction if takes_labels else 1.0
         train = split.train
-        if self.labelled is None and self.trainer_type.segments():
+        if self.labelled is None and takes_labels:
             subjects = {case.id: case.subject for case in self.project.dataset.cases}
             train = label_subset(split.train, subjects, share, self.request.seed)
         device = choose_device(self.request.device)
@@ -112,7 +114,7 @@ class Experiment:
             init_hash=self._init_hash(fold, init),
             previous=self.previous.experiment.name if self.previous else None,
             previous_weights=self.previous.weights if self.previous else {},
-            segments=self.trainer_type.segments(),
+            segments=self.trainer_type.segments(self.settings),
             unlabelled=self.collection.hashes,
             plan_hash=self.plan.content_hash(),
             data_hash=hash_json([self._source(case) for case in train]),
@@ -212,7 +214,7 @@ def open_experiment(
     store = pipeline.store(project, plan, configuration_name, jobs)
     previous = bring_to_grid(first[1], first[0], store, configuration, jobs=jobs) if first else None
     collection = Collection()
-    if unlabelled := trainer_type.unlabelled():
+    if unlabelled := trainer_type.unlabelled(settings):
         alike = any(need.one_channel for need in unlabelled)
         collection = gather(project, plan, configuration_name, request.unlabelled, alike=alike, jobs=jobs)
     return Experiment(

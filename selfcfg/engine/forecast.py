@@ -246,7 +246,7 @@ class _Noise:
         device, previous = choose_device(job.device), self.folder if configuration.after else None
         sources = {
             stream: Source((Domain(self.folder / "store", (CASE,), (CASE,)),), need, previous)
-            for stream, need in job.trainer_type.needs.items()
+            for stream, need in job.trainer_type.needs_for(job.settings).items()
         }
         return rehearse(
             lambda settings: job.trainer(settings, configuration),

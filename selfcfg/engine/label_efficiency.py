@@ -224,8 +224,9 @@ def _requests(wanted: LabelEfficiency) -> _Requests:
     found = _Requests({}, {})
     for arm in wanted.arms:
         trainer: type[Trainer[Any]] = registry.load("trainers", SUPERVISED if arm == SCRATCH else arm)
-        if not trainer.segments():
-            _refuse_labels(arm, trainer)
+        settings = parse_settings(trainer, wanted.pretraining.get(arm, {}))
+        if not trainer.segments(settings):
+            _refuse_labels(arm, trainer, settings)
             found.pretrained[arm] = _request(wanted, arm, trainer, wanted.pretraining.get(arm, {}))
             trainer = registry.load("trainers", SUPERVISED)
         elif arm in wanted.pretraining:
@@ -247,7 +248,7 @@ def _request(
         planner=wanted.planner,
         trainer=name,
         settings=_quick(settings),
-        unlabelled=wanted.unlabelled if trainer.unlabelled() else (),
+        unlabelled=wanted.unlabelled if trainer.unlabelled(parse_settings(trainer, settings)) else (),
         resume=True,
         device=wanted.device,
     )
@@ -309,8 +310,8 @@ def _refuse(wanted: LabelEfficiency) -> None:
         raise UsageError(f"--pretrain-set {strange[0]}", f"the arms are {listed(wanted.arms)}", "name one of them")
 
 
-def _refuse_labels(arm: str, trainer: type[Trainer[Any]]) -> None:
+def _refuse_labels(arm: str, trainer: type[Trainer[Any]], settings: Settings) -> None:
     """Raises for a trainer that pretrains with labels: of these every fraction would have all."""
-    if labelled := [name for name, need in trainer.needs.items() if need.targets and not need.validation_only]:
+    if labelled := trainer.labelled(settings):
         found = f"it pretrains with labels (stream {listed(labelled)}), which a fraction would not limit"
         raise UsageError(f"arm '{arm}'", found, "compare strategies that segment, or pretrain without labels")

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from selfcfg import registry
 from selfcfg.engine import pipeline
 from selfcfg.engine.checkpoint import weights_of
-from selfcfg.engine.choice import TrainRequest, setting_values
+from selfcfg.engine.choice import TrainRequest, parse_settings, setting_values
 from selfcfg.engine.collection import Unlabelled
 from selfcfg.engine.experiment import choose_feasible, existing_folds, results_folder
 from selfcfg.engine.opening import changes
-from selfcfg.engine.trainer import Trainer
+from selfcfg.engine.trainer import Settings, Trainer
 from selfcfg.errors import UsageError, listed
 from selfcfg.project import Project
 from selfcfg.recipe import RECIPE, Images, Recipe, Stage, is_path
@@ -121,7 +121,7 @@ def completed(recipe: Recipe, further: Sequence[Images] = ()) -> Recipe:
     if problems:
         told = unusable(f"recipe {recipe.name}", problems, "see: selfcfg list trainers")
         raise UsageError(told.asked, told.found, told.remedy)
-    if further and not any(registry.load("trainers", stage.trainer).unlabelled() for stage in stages):
+    if further and not any(trainer.unlabelled(settings) for trainer, settings in map(_strategy, stages)):
         found_none = f"no stage of the recipe {recipe.name} learns without labels"
         raise UsageError("--unlabelled", found_none, "leave it out, or choose another recipe: selfcfg list recipes")
     return recipe.model_copy(update={"stage": tuple(stages)})
@@ -132,7 +132,14 @@ def parts_handed_on(recipe: Recipe) -> Iterator[tuple[Stage, tuple[str, ...]]]:
     exports: dict[str, tuple[str, ...]] = {}
     for stage in recipe.stage:
         yield stage, exports.get(stage.init or "", ())
-        exports[stage.name] = registry.load("trainers", stage.trainer).exports
+        trainer, settings = _strategy(stage)
+        exports[stage.name] = trainer.exports_for(settings)
+
+
+def _strategy(stage: Stage) -> tuple[type[Trainer[Any]], Settings]:
+    """The trainer of a stage, and its settings."""
+    trainer: type[Trainer[Any]] = registry.load("trainers", stage.trainer)
+    return trainer, parse_settings(trainer, stage.settings)
 
 
 def _complete(stage: Stage, further: Sequence[Images]) -> tuple[Stage, list[Problem]]:
@@ -143,11 +150,12 @@ def _complete(stage: Stage, further: Sequence[Images]) -> tuple[Stage, list[Prob
         return stage, [Problem(("trainer",), f"{error.found}, found '{stage.trainer}', {error.remedy}")]
     settings, problems = trainer.settings_type.attempt(setting_values(trainer.settings_type, stage.settings))
     found = [Problem(("settings", *place), what) for place, what in problems]
-    if stage.images and not trainer.unlabelled():
+    takes_images = settings is not None and bool(trainer.unlabelled(settings))
+    if stage.images and settings is not None and not takes_images:
         key = "unlabelled" if stage.unlabelled else "datasets"
         found.append(Problem((key,), f"the trainer '{stage.trainer}' learns from labels alone, and takes no images"))
     changed: dict[str, Any] = {"settings": settings.model_dump(mode="json")} if settings else {}
-    if trainer.unlabelled():
+    if takes_images:
         changed["datasets"] = (*stage.datasets, *further)
     return stage.model_copy(update=changed), found
 

@@ -81,6 +81,7 @@ class Need:
             the patch; of a sequence in the plane only.
         one_channel: each patch is one channel of its case, drawn at random, so that the image has one channel.
         validation_only: the stream is read in validation alone.
+        transforms: what its patches are augmented with; None: what the settings say.
     """
 
     targets: bool = True
@@ -89,6 +90,12 @@ class Need:
     shift: float = 0.0
     one_channel: bool = False
     validation_only: bool = False
+    transforms: Augmentation | None = None
+
+    @property
+    def is_training_label(self) -> bool:
+        """Whether it takes labels to train on."""
+        return self.targets and not self.validation_only
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,8 @@ OWN = Datasets()
 class Trainer(ABC, Generic[S]):
     """One training algorithm; hyper-parameters are its `settings`, never a subclass.
 
+    `needs` and `exports` hold for all settings, unless `needs_for` and `exports_for` say otherwise.
+
     Args:
         settings: typed settings, all of them.
         plan: what the planner decided.
@@ -168,14 +177,33 @@ class Trainer(ABC, Generic[S]):
         self.datasets = datasets
 
     @classmethod
-    def segments(cls) -> bool:
-        """Whether what it hands on predicts label maps; else it only pretrains."""
-        return "head" in cls.exports
+    def needs_for(cls, settings: S) -> Mapping[str, Need]:
+        """What it needs with these settings, by stream."""
+        return cls.needs
 
     @classmethod
-    def unlabelled(cls) -> list[Need]:
+    def exports_for(cls, settings: S) -> tuple[str, ...]:
+        """The parts that it hands on with these settings."""
+        return cls.exports
+
+    @classmethod
+    def segments(cls, settings: S) -> bool:
+        """Whether what it hands on predicts label maps; else it only pretrains."""
+        return "head" in cls.exports_for(settings)
+
+    @classmethod
+    def unlabelled(cls, settings: S) -> list[Need]:
         """The needs of the streams that are drawn from images without labels."""
-        return [need for need in cls.needs.values() if not need.targets]
+        return [need for need in cls.needs_for(settings).values() if not need.targets]
+
+    @classmethod
+    def labelled(cls, settings: S) -> list[str]:
+        """The streams whose labels it trains on."""
+        return [stream for stream, need in cls.needs_for(settings).items() if need.is_training_label]
+
+    def handed_on(self, parts: Parts) -> Parts:
+        """Those of its parts that it hands on."""
+        return nn.ModuleDict({name: parts[name] for name in self.exports_for(self.settings) if name in parts})
 
     def precision(self, device: torch.device) -> Precision:
         """The precision it trains in on a device.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from selfcfg import registry
+from selfcfg.engine.choice import parse_settings
 from selfcfg.engine.recipes import completed, parts_handed_on
 from selfcfg.recipe import shipped_recipes
 
@@ -14,4 +15,6 @@ def test_shipped_recipes(name: str) -> None:
     recipe = completed(shipped_recipes()[name])
     for stage, inherited in parts_handed_on(recipe):
         assert stage.init is None or "encoder" in inherited
-    assert registry.load("trainers", recipe.stage[-1].trainer).segments(), "its last stage is what predicts"
+    last = recipe.stage[-1]
+    trainer = registry.load("trainers", last.trainer)
+    assert trainer.segments(parse_settings(trainer, last.settings)), "its last stage is what predicts"
