@@ -26,8 +26,7 @@ def inner(first: Gradient, second: Gradient) -> Tensor:
 
 def norm_where(gradient: Gradient, other: Gradient) -> Tensor:
     """The norm of a gradient on the parameters that the other one reaches too."""
-    both = [None if there is None else here for here, there in zip(gradient, other, strict=True)]
-    return inner(both, both).sqrt()
+    return _square_where(gradient, other).sqrt()
 
 
 def without_conflicts(gradients: Sequence[Gradient], orders: Sequence[Sequence[int]]) -> list[list[Tensor | None]]:
@@ -48,7 +47,7 @@ def without_conflicts(gradients: Sequence[Gradient], orders: Sequence[Sequence[i
         mine = list(gradients[index])
         for other in order:
             if other != index and (shared := inner(mine, gradients[other])) < 0:
-                mine = _without(mine, gradients[other], shared / norm_where(gradients[other], mine).square())
+                mine = _without(mine, gradients[other], shared / _square_where(gradients[other], mine))
         found.append(mine)
     return found
 
@@ -60,6 +59,11 @@ def added(gradients: Sequence[Gradient]) -> list[Tensor | None]:
         given = [one for one in column if one is not None]
         sums.append(torch.stack(given).sum(0) if len(given) > 1 else given[0] if given else None)
     return sums
+
+
+def _square_where(gradient: Gradient, other: Gradient) -> Tensor:
+    both = [None if there is None else here for here, there in zip(gradient, other, strict=True)]
+    return inner(both, both)
 
 
 def _without(gradient: Gradient, other: Gradient, share: Tensor) -> list[Tensor | None]:

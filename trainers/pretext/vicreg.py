@@ -1,0 +1,98 @@
+"""Variance, invariance, covariance: two views of an image are to be alike, and vectors to vary in every component."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the customary name
+from pydantic import Field
+from torch import Tensor
+
+from selfcfg.engine.trainer import Batch, Need, Parts
+from selfcfg.kernels.contrast import contrast, spread
+from selfcfg.kernels.redundancy import among, covariance, too_little_variance
+from selfcfg.nets.heads import Centre, GlobalHead, Queue
+from selfcfg.plan import Configuration, Plan
+from selfcfg.trainers.momentum import STRONG
+from selfcfg.trainers.pretext.task import Task, TaskSettings
+
+
+class VicregSettings(TaskSettings):
+    """The weights of the three terms, and what their statistics are over."""
+
+    invariance_weight: float = Field(25.0, ge=0, description="weight of the distance of two views")
+    variance_weight: float = Field(25.0, ge=0, description="weight of the lack of variance")
+    covariance_weight: float = Field(1.0, ge=0, description="weight of the covariance of components")
+    width: int = Field(128, ge=2, description="length of the vectors")
+    hidden: int = Field(512, ge=1, description="width of the layer before them")
+    earlier: int = Field(256, ge=1, description="vectors of earlier patches that variance and covariance also look at")
+
+
+class Vicreg(Task[VicregSettings]):
+    """Brings the vectors of two views of each patch together, while their components vary and do not repeat each other.
+
+    Source: Bardes, Ponce and LeCun, VICReg, 2022, with its weights; as in its code, the variances of the two views are
+    averaged and their covariances added. Our choice for batches of a few patches, whose variance says little: both are
+    taken over the batch and vectors of earlier patches, all without their moving mean (`selfcfg.nets.heads.Centre`),
+    which would else count as variance while it drifts; and a smaller expander.
+    """
+
+    name: ClassVar[str] = "vicreg"
+    settings_type: ClassVar[type[TaskSettings]] = VicregSettings
+    terms: ClassVar[tuple[str, ...]] = ("invariance", "variance", "covariance")
+    need: ClassVar[Need] = Need(targets=False, views=2, shift=0.25, transforms=STRONG)
+    is_regression: ClassVar[bool] = True
+    weight: ClassVar[float] = 0.01
+
+    def __init__(self, settings: VicregSettings, plan: Plan, configuration: Configuration) -> None:
+        super().__init__(settings, plan, configuration)
+        self._seen: list[Tensor] = []
+
+    def build(self, parts: Parts) -> None:
+        """Adds the "expander", the "centre" of its vectors, and the "queue" of earlier ones."""
+        self._seen.clear()
+        settings = self.settings
+        parts["expander"] = GlobalHead(self.configuration.topology, settings.width, settings.hidden)
+        parts["centre"] = Centre(settings.width)
+        parts["queue"] = Queue(settings.earlier, settings.width)
+
+    def weights(self) -> Mapping[str, float]:
+        """As the settings say."""
+        return {name: getattr(self.settings, f"{name}_weight") for name in self.terms}
+
+    def losses(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
+        """The terms "invariance", a mean squared distance, "variance" and "covariance"."""
+        queue = cast(Queue, parts["queue"])
+        views = self._vectors(parts, batch)
+        self._seen += [one.detach() for one in views]
+        populations = [among(one, queue.vectors[queue.filled]) for one in views]
+        return {
+            "invariance": F.mse_loss(*views),
+            "variance": torch.stack([too_little_variance(one) for one in populations]).mean(),
+            "covariance": torch.stack([covariance(one) for one in populations]).sum(),
+        }
+
+    def after_step(self, parts: Parts) -> None:
+        """The vectors of this step go into the queue."""
+        vectors = torch.cat(self._seen)
+        cast(Queue, parts["queue"]).push(vectors, vectors.new_zeros((len(vectors), 1)))
+        self._seen.clear()
+
+    def scores(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
+        """The share of patches whose own second view is nearest, in the batch, and the spread (0: collapsed)."""
+        first, second = self._vectors(parts, batch)
+        itself = torch.eye(len(first), dtype=torch.bool, device=first.device)
+        queue = cast(Queue, parts["queue"])
+        vectors = torch.cat([second, queue.vectors[queue.filled]])
+        return {"view accuracy": contrast(first, second, itself, 1.0).accuracy, "spread": spread(vectors)}
+
+    def _vectors(self, parts: Parts, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The vectors of both views, without their moving mean."""
+        centre = cast(Centre, parts["centre"])
+        both = torch.cat([batch.image, batch.views[0]])
+        vectors = parts["expander"](parts["encoder"](both))
+        centre.move(vectors.detach())
+        first, second = centre(vectors).chunk(2)
+        return first, second
