@@ -55,7 +55,8 @@ def test_a_puzzle_is_as_by_hand(size: tuple[int, ...]) -> None:
         space = tuple(range(1, tile.dim()))
         tile = (tile - tile.mean(space, keepdim=True)) / tile.std(space, correction=0, keepdim=True)
         there = [
-            slice(start + gap // 2, start + gap // 2 + n) for start, gap, n in zip(corner, tiling.gap, tiling.kept)
+            slice(start + gap // 2, start + gap // 2 + n)
+            for start, gap, n in zip(corner, tiling.gap, tiling.kept, strict=True)
         ]
         torch.testing.assert_close(found[(image, slice(None), *there)], tile)
         empty[(image, slice(None), *there)] = False
