@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 from torch import Tensor
@@ -30,6 +32,11 @@ def covariance(vectors: Tensor) -> Tensor:
         centred = vectors.float() - vectors.float().mean(0)
         matrix = centred.T @ centred / (len(vectors) - 1)
     return (matrix.square().sum() - matrix.diagonal().square().sum()) / vectors.shape[1]
+
+
+def without_mean(vectors: Tensor) -> Tensor:
+    """Vectors (N, D) without their mean, scaled such that the mean of their squares is their unbiased variance."""
+    return (vectors - vectors.mean(0)) * math.sqrt(len(vectors) / max(1, len(vectors) - 1))
 
 
 def among(vectors: Tensor, earlier: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selfcfg.kernels.redundancy import among, covariance, too_little_variance
+from selfcfg.kernels.redundancy import among, covariance, too_little_variance, without_mean
 
 
 def test_variance_counts_what_is_below_one() -> None:
@@ -26,6 +26,14 @@ def test_covariance_is_the_mean_of_the_squares_off_the_diagonal() -> None:
 def test_one_vector_has_no_statistics() -> None:
     one = torch.ones(1, 3, requires_grad=True)
     assert too_little_variance(one).item() == 0 == covariance(one).item()
+
+
+def test_without_mean_the_squares_are_the_variance() -> None:
+    vectors = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)) + 7
+    centred = without_mean(vectors)
+    torch.testing.assert_close(centred.mean(0), torch.zeros(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(centred.square().mean(0), vectors.var(0))
+    assert not without_mean(vectors[:1]).any()
 
 
 def test_the_few_that_are_learnt_from_get_the_gradient_of_all() -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from selfcfg.engine.trainer import Batch, Need, Parts
 from selfcfg.kernels.contrast import contrast, spread
-from selfcfg.kernels.redundancy import among, covariance, too_little_variance
-from selfcfg.nets.heads import Centre, GlobalHead, Queue
+from selfcfg.kernels.redundancy import among, covariance, too_little_variance, without_mean
+from selfcfg.nets.heads import GlobalHead, Queue
 from selfcfg.plan import Configuration, Plan
 from selfcfg.trainers.momentum import STRONG
 from selfcfg.trainers.pretext.task import Task, TaskSettings
@@ -34,9 +34,10 @@ class Vicreg(Task[VicregSettings]):
     """Brings the vectors of two views of each patch together, while their components vary and do not repeat each other.
 
     Source: Bardes, Ponce and LeCun, VICReg, 2022, with its weights; as in its code, the variances of the two views are
-    averaged and their covariances added. Our choice for batches of a few patches, whose variance says little: both are
-    taken over the batch and vectors of earlier patches, all without their moving mean (`selfcfg.nets.heads.Centre`),
-    which would else count as variance while it drifts; and a smaller expander.
+    averaged and their covariances added. Our choice for batches of a few patches, whose statistics say little: they are
+    taken over the batch and vectors of earlier patches, each batch without its own mean; and a smaller expander. The
+    mean moves as the encoder learns. Measured on slices of hippocampus MR: with a moving mean taken off instead, the
+    network learnt to move the mean, not to tell patches apart, and the vectors became nearly one within 60 steps.
     """
 
     name: ClassVar[str] = "vicreg"
@@ -51,11 +52,10 @@ class Vicreg(Task[VicregSettings]):
         self._seen: list[Tensor] = []
 
     def build(self, parts: Parts) -> None:
-        """Adds the "expander", the "centre" of its vectors, and the "queue" of earlier ones."""
+        """Adds the "expander", and the "queue" of its earlier vectors."""
         self._seen.clear()
         settings = self.settings
         parts["expander"] = GlobalHead(self.configuration.topology, settings.width, settings.hidden)
-        parts["centre"] = Centre(settings.width)
         parts["queue"] = Queue(settings.earlier, settings.width)
 
     def weights(self) -> Mapping[str, float]:
@@ -66,8 +66,9 @@ class Vicreg(Task[VicregSettings]):
         """The terms "invariance", a mean squared distance, "variance" and "covariance"."""
         queue = cast(Queue, parts["queue"])
         views = self._vectors(parts, batch)
-        self._seen += [one.detach() for one in views]
-        populations = [among(one, queue.vectors[queue.filled]) for one in views]
+        centred = [without_mean(one) for one in views]
+        self._seen += [one.detach() for one in centred]
+        populations = [among(one, queue.vectors[queue.filled]) for one in centred]
         return {
             "invariance": F.mse_loss(*views),
             "variance": torch.stack([too_little_variance(one) for one in populations]).mean(),
@@ -82,17 +83,14 @@ class Vicreg(Task[VicregSettings]):
 
     def scores(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
         """The share of patches whose own second view is nearest, in the batch, and the spread (0: collapsed)."""
-        first, second = self._vectors(parts, batch)
+        first, second = (without_mean(one) for one in self._vectors(parts, batch))
         itself = torch.eye(len(first), dtype=torch.bool, device=first.device)
         queue = cast(Queue, parts["queue"])
         vectors = torch.cat([second, queue.vectors[queue.filled]])
         return {"view accuracy": contrast(first, second, itself, 1.0).accuracy, "spread": spread(vectors)}
 
     def _vectors(self, parts: Parts, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The vectors of both views, without their moving mean."""
-        centre = cast(Centre, parts["centre"])
+        """The vectors of both views."""
         both = torch.cat([batch.image, batch.views[0]])
-        vectors = parts["expander"](parts["encoder"](both))
-        centre.move(vectors.detach())
-        first, second = centre(vectors).chunk(2)
+        first, second = parts["expander"](parts["encoder"](both)).float().chunk(2)
         return first, second
