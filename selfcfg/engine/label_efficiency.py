@@ -234,7 +234,8 @@ def _requests(wanted: LabelEfficiency) -> _Requests:
         name = arm if arm not in (SCRATCH, *found.pretrained) else SUPERVISED
         found.tuned[arm] = _request(wanted, name, trainer, wanted.settings)
         for budget in wanted.budgets:
-            settings_of(wanted, trainer, budget, wanted.rates[0])
+            if not trainer.segments(settings_of(wanted, trainer, budget, wanted.rates[0])):
+                raise UsageError("--set", f"with these settings the arm '{arm}' only pretrains", "give --pretrain-set")
     if wanted.unlabelled and not any(one.unlabelled for part in found for one in part.values()):
         raise UsageError("--unlabelled", "no arm learns from images without labels", "leave it out, or add such an arm")
     return found

@@ -6,6 +6,7 @@ have in common is looked for on the parameters that both reach.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -57,7 +58,8 @@ def added(gradients: Sequence[Gradient]) -> list[Tensor | None]:
     sums: list[Tensor | None] = []
     for column in zip(*gradients, strict=True):
         given = [one for one in column if one is not None]
-        sums.append(torch.stack(given).sum(0) if len(given) > 1 else given[0] if given else None)
+        # one by one, since a stack would lose a layout of channels last
+        sums.append(functools.reduce(torch.add, given) if given else None)
     return sums
 
 
