@@ -36,8 +36,9 @@ class Vicreg(Task[VicregSettings]):
     Source: Bardes, Ponce and LeCun, VICReg, 2022, with its weights; as in its code, the variances of the two views are
     averaged and their covariances added. Our choice for batches of a few patches, whose statistics say little: they are
     taken over the batch and vectors of earlier patches, each batch without its own mean; and a smaller expander. The
-    mean moves as the encoder learns. Measured on slices of hippocampus MR: with a moving mean taken off instead, the
-    network learnt to move the mean, not to tell patches apart, and the vectors became nearly one within 60 steps.
+    mean moves as the encoder learns, which would count as variance (our explanation). Measured once on slices of
+    hippocampus MR, 60 steps of 16 patches: with a moving mean taken off instead, the term "variance" rose from 0.90 to
+    0.93 and more (0.99: all vectors are one); so it falls, unsteadily, to 0.64.
     """
 
     name: ClassVar[str] = "vicreg"
