@@ -164,7 +164,9 @@ def settings() -> Iterator[str]:
             shown = "its own table" if isinstance(default, Record) else f"`{default}`"
             yield f"| `{key}` | {shown} | {_cell(field.description or '')} |"
             if isinstance(default, Record):
-                yield from (f"| `{key}.{inner}` | `{value}` | |" for inner, value in default)
+                fields = type(default).model_fields
+                for inner, value in default:
+                    yield f"| `{key}.{inner}` | `{value}` | {_cell(fields[inner].description or '')} |"
 
 
 def _first_sentence(thing: Any) -> str:

@@ -1,4 +1,4 @@
-"""Planners and trainers found by entry-point name; ours are declared exactly as a third party's would be."""
+"""Planners, trainers and their tasks found by entry-point name; ours are declared as a third party's would be."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from selfcfg.errors import SelfcfgError, UsageError, nearest
 
-Group = Literal["planners", "trainers"]
+Group = Literal["planners", "trainers", "tasks"]
 
 
 def registered(group: Group) -> dict[str, EntryPoint]:

@@ -215,17 +215,18 @@ def check_trainer(trainer_type: type[Trainer[Any]], *, datasets: Datasets = DATA
 
 def _check_parts(trainer: Trainer[Any]) -> None:
     parts, again = _built(trainer), _built(trainer)
-    _require("encoder" in trainer.exports, "'encoder' is not among its exports")
-    missing = [name for name in trainer.exports if name not in parts]
+    exports = trainer.exports_for(trainer.settings)
+    _require("encoder" in exports, "'encoder' is not among its exports")
+    missing = [name for name in exports if name not in parts]
     _require(not missing, f"exports {missing}, which build() does not make (it makes {list(parts)})")
     for (name, first), second in zip(parts.state_dict().items(), again.state_dict().values(), strict=True):
         _require(torch.equal(first, second), f"'{name}' differs between two networks built with the same seed")
 
 
 def _check_gradients(trainer: Trainer[Any]) -> None:
-    parts, plan = _built(trainer), trainer.plan
-    needs = {**trainer.needs, "not needed": Need()}
-    streams = _Watched(next(MemoryBatches(needs, trainer.configuration, plan).training(0, 1)))
+    parts, plan, needs = _built(trainer), trainer.plan, trainer.needs_for(trainer.settings)
+    offered = {**needs, "not needed": Need()}
+    streams = _Watched(next(MemoryBatches(offered, trainer.configuration, plan).training(0, 1)))
     named: set[str] = set()
     for terms in trainer.losses(parts, streams):
         _require(bool(terms), "losses() yields a group without terms")
@@ -237,7 +238,7 @@ def _check_gradients(trainer: Trainer[Any]) -> None:
         trainer.backward(terms, parts)
     unknown = set(trainer.weights()) - named
     _require(not unknown, f"weights() names the terms {unknown}, which losses() does not yield")
-    unneeded = streams.read - set(trainer.needs)
+    unneeded = streams.read - set(needs)
     _require(not unneeded, f"it reads the streams {unneeded}, which are not among its needs")
     for name, parameter in parts.named_parameters():
         if parameter.requires_grad:
@@ -265,7 +266,8 @@ def _check_resume(trainer: Trainer[Any]) -> None:
 
 def _fitted(trainer: Trainer[Any], run: RunFolder, broken: int | None = None) -> dict[str, Tensor]:
     made = type(trainer)(trainer.settings, trainer.plan, trainer.configuration, trainer.datasets)
-    batches = MemoryBatches(trainer.needs, trainer.configuration, trainer.plan, broken=broken)
+    needs = trainer.needs_for(trainer.settings)
+    batches = MemoryBatches(needs, trainer.configuration, trainer.plan, broken=broken)
     fit(made, run, small_record(trainer.name, trainer.settings, trainer.plan), batches, device=CPU, resume=True)
     return read_weights(run.final)[0]
 

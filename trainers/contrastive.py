@@ -2,78 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar, cast
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from selfcfg.engine.trainer import Batch, Need, Parts, Settings
-from selfcfg.kernels.contrast import Contrast, contrast, spread
-from selfcfg.nets.heads import Queue
-from selfcfg.nets.unet import build_parts
-from selfcfg.trainers.momentum import MomentumSettings, add_contrast, follow_both, vectors_of
-from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Pretraining
+from selfcfg.engine.trainer import Need, Settings
+from selfcfg.trainers.momentum import MomentumSettings
+from selfcfg.trainers.pretext.moco import Moco
+from selfcfg.trainers.pretext.task import Task
+from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Pretraining, TaskPretraining
 
 
-class Contrastive(Pretraining[MomentumSettings]):
+class Contrastive(TaskPretraining[MomentumSettings]):
     """Pretrains the encoder by momentum contrast of two views of each patch (MoCo v2).
 
-    Vectors are compared without their moving mean: see `selfcfg.nets.heads.Centre`, without which they collapse here.
-
-    Source: He et al., Momentum Contrast, 2020; Chen et al., Improved Baselines with Momentum Contrastive Learning,
-    2020: an MLP on top, stronger changes. Our choice for small data and few steps: a queue of 1024, temperature 0.1,
-    momentum 0.9; of slices of hippocampus MR 0.19 were told from 1040 others after 400 steps, with MoCo v2's
-    temperature of 0.2 and momentum 0.99 it were 0.11. The network has no batch norm, so that batches need not be
-    shuffled. The second view is moved by a quarter of the patch at most along each axis.
+    Source: see `selfcfg.trainers.pretext.moco.Moco`, which it is alone; how views differ is a setting here.
     """
 
     name: ClassVar[str] = "contrastive"
     settings_type: ClassVar[type[Settings]] = MomentumSettings
+    task_type: ClassVar[type[Task[Any]]] = Moco
     needs: ClassVar[Mapping[str, Need]] = {
-        UNLABELLED: Need(targets=False, views=2, shift=0.25),
-        PROBE: Need(targets=True, validation_only=True),
+        UNLABELLED: replace(Moco.need, transforms=None),
+        PROBE: Pretraining.needs[PROBE],
     }
     exports: ClassVar[tuple[str, ...]] = ("encoder",)
-
-    def build(self) -> Parts:
-        """Encoder and "projection", the slow copies of both, the "centre" of the vectors, and the "queue"."""
-        topology = self.configuration.topology
-        self._keys: list[Tensor] = []
-        parts = torch.nn.ModuleDict({"encoder": build_parts(topology, self.n_inputs, 1)["encoder"]})
-        add_contrast(parts, topology, self.settings)
-        return parts
-
-    def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
-        """One group: "contrast", the InfoNCE of each patch's views against the other patches and the queue, in nats."""
-        compared, keys = self._compared(parts, batches[UNLABELLED])
-        self._keys.append(keys)
-        yield {"contrast": compared.loss}
-
-    def after_step(self, parts: Parts) -> None:
-        """The slow copies follow, and the keys of this step go into the queue."""
-        follow_both(parts, self.settings.follow)
-        keys = torch.cat(self._keys)
-        cast(Queue, parts["queue"]).push(keys, keys.new_zeros((len(keys), 1)))
-        self._keys.clear()
-
-    def started(self, parts: Parts) -> None:
-        """The slow copies begin where the first encoder and its projection do, which may have been taken over."""
-        follow_both(parts, 0)
-
-    def scores(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
-        """The share of patches whose own second view is nearest, and the spread of the vectors (0: collapsed)."""
-        compared, keys = self._compared(parts, batch)
-        queue = cast(Queue, parts["queue"])
-        vectors = torch.cat([keys, queue.vectors[queue.filled]])
-        return {"contrast accuracy": compared.accuracy, "spread": spread(vectors)}
-
-    def _compared(self, parts: Parts, batch: Batch) -> tuple[Contrast, Tensor]:
-        """The contrast of a batch, and the vectors of its second views by the slow copies."""
-        queries, keys = vectors_of(parts, parts["encoder"](batch.image), batch.views[0])
-        queue = cast(Queue, parts["queue"])
-        itself = torch.eye(len(keys), dtype=torch.bool, device=keys.device)
-        positive = torch.cat([itself, itself.new_zeros((len(keys), len(queue.vectors)))], 1)
-        usable = torch.cat([torch.ones_like(itself), queue.filled.expand(len(keys), -1)], 1)
-        everything = torch.cat([keys, queue.vectors])
-        return contrast(queries, everything, positive, self.settings.temperature, usable), keys

@@ -20,7 +20,8 @@ from selfcfg.kernels.randomized import randomized
 from selfcfg.nets.heads import DenseHead, GlobalHead
 from selfcfg.nets.unet import build_parts
 from selfcfg.progress import say
-from selfcfg.trainers.masked import MaskedSettings, repainted
+from selfcfg.trainers.masked import MaskedSettings
+from selfcfg.trainers.pretext.masked import repainted
 from selfcfg.trainers.pretraining import PROBE, TILT, UNLABELLED, Pretraining
 
 PLACEMENT = Augmentation(

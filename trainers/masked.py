@@ -2,68 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
-from pydantic import Field
-from torch import Tensor
-
-from selfcfg.engine.trainer import Batch, Parts, Settings
-from selfcfg.kernels.masking import Painted, compared, hidden_blocks
-from selfcfg.nets.heads import DenseHead
-from selfcfg.nets.unet import build_parts
-from selfcfg.trainers.pretraining import UNLABELLED, Pretraining, PretrainingSettings
+from selfcfg.engine.trainer import Settings
+from selfcfg.trainers.pretext.masked import Hiding, MaskedTask
+from selfcfg.trainers.pretext.task import Task
+from selfcfg.trainers.pretraining import PretrainingSettings, TaskPretraining
 
 
-class MaskedSettings(PretrainingSettings):
+class MaskedSettings(Hiding, PretrainingSettings):
     """The settings of pretraining, and what is hidden."""
 
-    mask_ratio: float = Field(0.6, gt=0, lt=1, description="share of the blocks of a patch that are hidden")
-    mask_block: int = Field(8, ge=1, description="edge of a hidden block in voxels, at most half the patch's")
 
-
-class Masked(Pretraining[MaskedSettings]):
+class Masked(TaskPretraining[MaskedSettings]):
     """Pretrains encoder and decoder by the reconstruction of hidden blocks of images.
 
-    The hidden voxels are 0, the mean of a normalised image; the loss is the mean squared error over them alone.
-
-    Source: He et al., Masked Autoencoders, 2022, for a U-Net, as Wald et al., Revisiting MAE pre-training for 3D
-    medical image segmentation, 2024. Block and share are our choice for small patches; theirs: 16 voxels of 160, 75 %.
+    Source: see `selfcfg.trainers.pretext.masked.MaskedTask`, which it is alone.
     """
 
     name: ClassVar[str] = "masked"
     settings_type: ClassVar[type[Settings]] = MaskedSettings
-
-    def build(self) -> Parts:
-        """Encoder, decoder and "reconstruction", a 1x1 convolution to the image's channels."""
-        topology = self.configuration.topology
-        parts = build_parts(topology, self.n_inputs, 1)
-        del parts["head"]
-        parts["reconstruction"] = DenseHead(topology, self.n_inputs)
-        return parts
-
-    def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
-        """One group: "reconstruction", the mean squared error of the hidden voxels, which have unit variance or so."""
-        yield {"reconstruction": repainted(parts, batches[UNLABELLED].image, self.settings).error}
-
-    def scores(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
-        """The share of the hidden voxels' variance that is reconstructed; the same blocks whenever it is asked for."""
-        generator = torch.Generator().manual_seed(0)
-        return {"explained": repainted(parts, batch.image, self.settings, generator).explained}
-
-
-def repainted(
-    parts: Parts, image: Tensor, settings: MaskedSettings, generator: torch.Generator | None = None
-) -> Painted:
-    """How well "encoder", "decoder" and "reconstruction" paint hidden blocks of images (B, C, [Z,] Y, X).
-
-    Args:
-        parts: of the network.
-        image: hidden voxels are 0 in what the network sees of it.
-        settings: how much is hidden.
-        generator: draws the blocks; None: torch's global one.
-    """
-    mask = hidden_blocks(image, settings.mask_block, settings.mask_ratio, generator)
-    painted = parts["reconstruction"](parts["decoder"](parts["encoder"](image.masked_fill(mask, 0))))
-    return compared(painted, image, mask)
+    task_type: ClassVar[type[Task[Any]]] = MaskedTask

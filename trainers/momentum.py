@@ -12,6 +12,7 @@ from selfcfg.engine.augment import Augmentation
 from selfcfg.engine.trainer import Parts
 from selfcfg.nets.heads import Centre, GlobalHead, Queue, follow, momentum_copy
 from selfcfg.topology import Topology
+from selfcfg.trainers.pretext.task import TaskSettings
 from selfcfg.trainers.pretraining import TILT, PretrainingSettings
 
 STRONG = Augmentation(
@@ -21,17 +22,22 @@ STRONG = Augmentation(
 """What the two views of an image differ in: much in intensities, as in MoCo v2, and little in place (our choice)."""
 
 
-class MomentumSettings(PretrainingSettings):
-    """The settings of pretraining, and those of the contrast."""
+class Momentum(TaskSettings):
+    """The settings of the contrast."""
 
-    transforms: Augmentation = Field(STRONG, description="how often each transform is drawn, and its range")
     temperature: float = Field(0.1, gt=0, description="that similarities are divided by")
     queue: int = Field(1024, ge=1, description="earlier patches that each patch is compared with")
     width: int = Field(128, ge=2, description="length of the vectors that are compared")
     follow: float = Field(0.9, ge=0, lt=1, description="how slowly the second encoder follows the first")
 
 
-def add_contrast(parts: Parts, topology: Topology, settings: MomentumSettings, tags: int = 1) -> None:
+class MomentumSettings(Momentum, PretrainingSettings):
+    """The settings of pretraining, and those of the contrast."""
+
+    transforms: Augmentation = Field(STRONG, description="how often each transform is drawn, and its range")
+
+
+def add_contrast(parts: Parts, topology: Topology, settings: Momentum, tags: int = 1) -> None:
     """Adds "projection", the slow copies of it and of the encoder, the "centre" of the vectors, and the "queue".
 
     Args:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import ClassVar, Literal, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from selfcfg.engine.trainer import Batch, Need, Parts, Settings, Trainer
 from selfcfg.kernels.probe import drawn_voxels, linear_probe, voxel_features
+from selfcfg.labels import LabelSchema
+from selfcfg.nets.unet import build_parts
+from selfcfg.trainers.pretext.task import Task
 
 UNLABELLED, PROBE = "unlabelled", "probe"
 
@@ -24,6 +28,8 @@ Slices of hippocampus MR that were turned by up to 180 degrees and mirrored were
 steps `hierarchical` reached a probe of 0.79 upright and 0.76 turned, `sequential` an accuracy of the order of slices of
 0.84 and 0.66 (one seed, 160 training cases, a network of 0.5 million parameters).
 """
+PROBED = Need(targets=True, validation_only=True)
+"""The labelled patches that features are probed on."""
 
 _EACH = 64
 """Voxels of a label value that a patch gives to the probe."""
@@ -47,14 +53,10 @@ class Pretraining(Trainer[P]):
     """A strategy that learns without labels.
 
     Validation gives the numbers of `scores`, averaged over batches of images that it does not train on, and "probe":
-    how well a linear classifier tells the labels of voxels from their features (balanced accuracy; it is fitted on one
-    half of the labelled patches and scored on the other). The labels are used for nothing else.
+    see `Probe`. The labels are used for nothing else.
     """
 
-    needs: ClassVar[Mapping[str, Need]] = {
-        UNLABELLED: Need(targets=False),
-        PROBE: Need(targets=True, validation_only=True),
-    }
+    needs: ClassVar[Mapping[str, Need]] = {UNLABELLED: Need(targets=False), PROBE: PROBED}
     exports: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
 
     @property
@@ -68,31 +70,111 @@ class Pretraining(Trainer[P]):
 
     def validate(self, parts: Parts, batches: Iterable[Mapping[str, Batch]]) -> dict[str, float]:
         """The mean of each score, and the probe."""
-        found: dict[str, list[float]] = defaultdict(list)
-        features, labels, seen = [], [], []
-        for number, streams in enumerate(batches):
+        means, probe = Means(), Probe(self.plan.labels, with_decoder="decoder" in self.exports)
+        for streams in batches:
             if UNLABELLED in streams:
-                for name, value in self.scores(parts, streams[UNLABELLED]).items():
-                    found[name].append(float(value))
+                means.add(self.scores(parts, streams[UNLABELLED]))
             if PROBE in streams:
-                there, their = self._probed(parts, streams[PROBE], number)
-                features.append(there)
-                labels.append(their)
-                seen.append(torch.full((len(their),), number % 2 == 0))
-        means = {name: sum(values) / len(values) for name, values in found.items()}
-        probe = linear_probe(torch.cat(features), torch.cat(labels), torch.cat(seen)) if features else math.nan
-        return {**means, "probe": probe}
+                probe.add(parts, streams[PROBE])
+        return {**means.values(), "probe": probe.score()}
 
-    def _probed(self, parts: Parts, batch: Batch, number: int) -> tuple[Tensor, Tensor]:
-        """Features and labels of some voxels of each patch."""
+
+class TaskPretraining(Pretraining[P]):
+    """Pretraining by one task of `selfcfg.trainers.pretext`, whose settings are among those of the trainer."""
+
+    task_type: ClassVar[type[Task[Any]]]
+
+    @cached_property
+    def task(self) -> Task[Any]:
+        """The task."""
+        return self.task_type(self.settings, self.plan, self.configuration)
+
+    def build(self) -> Parts:
+        """The parts that the task trains, and those that it adds."""
+        parts = build_parts(self.configuration.topology, self.n_inputs, 1)
+        del parts["head"]
+        if not self.task.trains_decoder:
+            del parts["decoder"]
+        self.task.build(parts)
+        return parts
+
+    def started(self, parts: Parts) -> None:
+        """As the task does."""
+        self.task.started(parts)
+
+    def losses(self, parts: Parts, batches: Mapping[str, Batch]) -> Iterator[dict[str, Tensor]]:
+        """One group: the task's terms."""
+        yield self.task.losses(parts, batches[UNLABELLED])
+
+    def weights(self) -> Mapping[str, float]:
+        """As the task weighs its terms."""
+        return self.task.weights()
+
+    def after_step(self, parts: Parts) -> None:
+        """As the task does."""
+        self.task.after_step(parts)
+
+    def scores(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
+        """The task's."""
+        return self.task.scores(parts, batch)
+
+
+class Means:
+    """The mean of each score over the batches that have it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, scores: Mapping[str, Tensor]) -> None:
+        """Takes in the scores of one batch."""
+        for name, value in scores.items():
+            self._found[name].append(float(value))
+
+    def values(self) -> dict[str, float]:
+        """The mean of each."""
+        return {name: sum(values) / len(values) for name, values in self._found.items()}
+
+
+class Probe:
+    """How well a linear classifier tells the labels of voxels from their features.
+
+    It is fitted on one half of the batches and scored on the other, by balanced accuracy.
+
+    Args:
+        labels: what label values mean.
+        with_decoder: whether the decoder's map of full resolution takes the place of the encoder's.
+    """
+
+    def __init__(self, labels: LabelSchema, *, with_decoder: bool) -> None:
+        self._ignore, self._with_decoder = labels.ignore, with_decoder
+        self._features: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._seen: list[Tensor] = []
+
+    def add(self, parts: Parts, batch: Batch) -> None:
+        """Takes in features and labels of some voxels of each patch."""
+        number = len(self._features)
+        features, labels = self.voxels(parts, batch, number)
+        self._features.append(features)
+        self._labels.append(labels)
+        self._seen.append(torch.full((len(labels),), number % 2 == 0))
+
+    def score(self) -> float:
+        """The balanced accuracy; NaN without a batch."""
+        if not self._features:
+            return math.nan
+        return linear_probe(torch.cat(self._features), torch.cat(self._labels), torch.cat(self._seen))
+
+    def voxels(self, parts: Parts, batch: Batch, number: int) -> tuple[Tensor, Tensor]:
+        """Features (N, D) and labels (N,) of some voxels of each patch, as the number of the batch draws them."""
         maps = parts["encoder"](batch.image)
-        if "decoder" in self.exports and "decoder" in parts:
+        if self._with_decoder and "decoder" in parts:
             maps = [*parts["decoder"](maps)[:1], *maps[1:]]
         generator = torch.Generator().manual_seed(number)
         features, labels = [], []
         targets = batch.labels()[:, 0].cpu()
-        if self.plan.labels.ignore is not None:
-            targets = targets.masked_fill(targets == self.plan.labels.ignore, -1)
+        if self._ignore is not None:
+            targets = targets.masked_fill(targets == self._ignore, -1)
         for index, label in enumerate(targets):
             voxels = drawn_voxels(label, _EACH, generator)
             features.append(voxel_features([one[index].cpu() for one in maps], voxels))

@@ -97,7 +97,9 @@ def _setting(key: str, default: Any, description: str) -> list[str]:
     """A setting as it is given to --set; one that holds others, those."""
     if not isinstance(default, Record):
         return [f"    {key} = {default}    {description}"]
-    return [f"    {key}: {description}", *(f"    {key}.{inner} = {value}" for inner, value in default)]
+    told = {inner: field.description for inner, field in type(default).model_fields.items()}
+    lines = (f"    {key}.{inner} = {value}    {told[inner] or ''}".rstrip() for inner, value in default)
+    return [f"    {key}: {description}", *lines]
 
 
 def report(

@@ -228,7 +228,7 @@ def _tell(
     from selfcfg.engine.validation import cross_validated, scored_folds  # noqa: PLC0415
     from selfcfg.report.report import write_report  # noqa: PLC0415
 
-    if not experiment.trainer_type.segments():
+    if not experiment.trainer_type.segments(experiment.settings):
         first = experiment.run(experiment.folds[0]).path
         folds = [experiment.run(fold).path.name for fold in experiment.folds]
         told = {"run": str(experiment.folder), "folds": folds, "dice": None, **told}

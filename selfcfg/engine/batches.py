@@ -280,7 +280,7 @@ class _Content:
     def _draw(self, rng: np.random.Generator, source: Source, phase: Phase) -> _Draws:
         if phase == "validation" or self.settings.augmentation == "none":
             return UNCHANGED, Faults()
-        transforms = self.settings.transforms
+        transforms = source.need.transforms or self.settings.transforms
         one = draw(rng, self.space_of(source.need), transforms)
         if source.previous is None:
             return one, Faults()

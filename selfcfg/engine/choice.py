@@ -77,15 +77,15 @@ def choose(project: Project, request: TrainRequest) -> Choice:
     planned = plan.configuration(name)
     trainer_type: type[Trainer[Any]] = registry.load("trainers", request.trainer)
     settings = parse_settings(trainer_type, request.settings)
-    if request.teachers and not trainer_type.is_taught():
+    if request.teachers and not trainer_type.is_taught(settings):
         found = f"trainer '{request.trainer}' has no teachers"
         raise UsageError("--teacher", found, "leave it out, or choose --trainer distillation")
-    if request.unlabelled and not trainer_type.unlabelled():
+    if request.unlabelled and not trainer_type.unlabelled(settings):
         found = f"trainer '{request.trainer}' learns from labels alone"
         raise UsageError(
             "--unlabelled", found, "leave it out, or choose a trainer that pretrains: selfcfg list trainers"
         )
-    if planned.after is not None and (request.unlabelled or not trainer_type.segments()):
+    if planned.after is not None and (request.unlabelled or not trainer_type.segments(settings)):
         found = f"{name} is the second stage of a cascade, which needs the results of the first for every image"
         raise UsageError("pretrain", found, "pretrain with another -c, and take that over with --init")
     return Choice(plan_name, plan, name, with_settings(planned, settings), trainer_type, settings)

@@ -70,10 +70,10 @@ class Experiment:
         split = self.splits[int(record.fold)]
         pictures = {case.case: case.picture for case in self.facts.cases}
         further = self.collection.without({pictures[case] for case in split.val})
-        needs = self.trainer_type.needs.items()
+        needs = self.trainer_type.needs_for(self.settings)
         sources = {
             stream: self._source_of(need, record, further)
-            for stream, need in needs
+            for stream, need in needs.items()
             if not need.optional or self.request.unlabelled
         }
         device = choose_device(self.request.device)
@@ -122,7 +122,7 @@ class Experiment:
             **self._taught_by(fold),
             previous=self.previous.experiment.name if self.previous else None,
             previous_weights=self.previous.weights if self.previous else {},
-            segments=self.trainer_type.segments(),
+            segments=self.trainer_type.segments(self.settings),
             unlabelled=self.collection.hashes,
             plan_hash=self.plan.content_hash(),
             data_hash=hash_json([self._source(case) for case in train]),
@@ -137,11 +137,11 @@ class Experiment:
     @property
     def _share(self) -> float:
         """A pretraining takes no labels, so that it is the same for every share of them."""
-        return self.request.label_fraction if self.trainer_type.segments() else 1.0
+        return self.request.label_fraction if self.trainer_type.labelled(self.settings) else 1.0
 
     def _trained_on(self, split: Split) -> tuple[str, ...]:
         """The training cases whose labels are used."""
-        if self.labelled is not None or not self.trainer_type.segments():
+        if self.labelled is not None or not self.trainer_type.labelled(self.settings):
             return split.train
         subjects = {case.id: case.subject for case in self.project.dataset.cases}
         return label_subset(split.train, subjects, self._share, self.request.seed)
@@ -278,7 +278,7 @@ def open_experiment(
     store = pipeline.store(project, plan, configuration_name, jobs)
     previous = bring_to_grid(before, first, store, configuration, jobs=jobs) if first else None
     collection = Collection()
-    if unlabelled := trainer_type.unlabelled():
+    if unlabelled := trainer_type.unlabelled(settings):
         alike = any(need.one_channel for need in unlabelled)
         collection = gather(project, plan, configuration_name, request.unlabelled, alike=alike, jobs=jobs)
     experiment = Experiment(
@@ -298,7 +298,7 @@ def open_experiment(
         collection=collection,
         previous=previous,
     )
-    return experiment.taught() if trainer_type.is_taught() else experiment
+    return experiment.taught() if trainer_type.is_taught(settings) else experiment
 
 
 def choose_feasible(project: Project, request: TrainRequest) -> Choice:

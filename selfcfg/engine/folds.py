@@ -33,7 +33,7 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
         Stopped: stopped on request; the same call with `resume` continues.
     """
     run = fit_fold(experiment, fold)
-    if not experiment.trainer_type.segments():
+    if not experiment.trainer_type.segments(experiment.settings):
         return FoldResult(run, None)
     return FoldResult(run, score_cases(experiment, run, RunRecord.read(run.record).validation, run.validation))
 

@@ -235,7 +235,7 @@ class _Noise:
         Store(folder / "store").write(Prepared(image, label, info), locations, patch=configuration.patch_size)
         if configuration.after:
             write_array(folder / f"{CASE}.b2nd", label, configuration.patch_size)
-        if job.trainer_type.is_taught():
+        if job.trainer_type.is_taught(job.settings):
             (folder / "soft").mkdir()
             shares = rng.random((plan.labels.n_outputs - (not plan.labels.has_regions), *shape)) / plan.labels.n_outputs
             write_array(folder / "soft" / f"{CASE}.b2nd", shares.astype(np.float16), configuration.patch_size)
@@ -248,7 +248,7 @@ class _Noise:
         domain = Domain(self.folder / "store", (CASE,), (CASE,), soft=self.folder / "soft")
         sources = {
             stream: Source((domain,), need, previous)
-            for stream, need in job.trainer_type.needs.items()
+            for stream, need in job.trainer_type.needs_for(job.settings).items()
             if not need.optional
         }
         return rehearse(

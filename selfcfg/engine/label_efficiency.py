@@ -226,9 +226,10 @@ def _requests(wanted: LabelEfficiency) -> _Requests:
     found = _Requests({}, {})
     for arm, name in wanted.arms.items():
         trainer: type[Trainer[Any]] = registry.load("trainers", name)
-        pretrains = not trainer.segments()
+        settings = parse_settings(trainer, wanted.pretraining.get(arm, {}))
+        pretrains = not trainer.segments(settings)
         if pretrains:
-            _refuse_labels(arm, trainer)
+            _refuse_labels(arm, trainer, settings)
             found.pretrained[arm] = _request(wanted, arm, name, wanted.pretraining.get(arm, {}))
             trainer = registry.load("trainers", SUPERVISED)
         elif arm in wanted.pretraining:
@@ -237,14 +238,16 @@ def _requests(wanted: LabelEfficiency) -> _Requests:
         if arm in wanted.further and not any(arm in part and part[arm].unlabelled for part in found):
             raise UsageError(f"--pretrain-on {arm}", "this arm learns from no images without labels", "leave it out")
         for budget in wanted.budgets:
-            settings_of(wanted, trainer, budget, wanted.rates[0])
+            if not trainer.segments(settings_of(wanted, trainer, budget, wanted.rates[0])):
+                raise UsageError("--set", f"with these settings the arm '{arm}' only pretrains", "give --pretrain-set")
     if wanted.unlabelled and not any(one.unlabelled for part in found for one in part.values()):
         raise UsageError("--unlabelled", "no arm learns from images without labels", "leave it out, or add such an arm")
     return found
 
 
 def _request(wanted: LabelEfficiency, arm: str, name: str, settings: Mapping[str, Any]) -> TrainRequest:
-    takes_images = registry.load("trainers", name).unlabelled()
+    trainer: type[Trainer[Any]] = registry.load("trainers", name)
+    takes_images = trainer.unlabelled(parse_settings(trainer, settings))
     return TrainRequest(
         configuration=wanted.configuration,
         planner=wanted.planner,
@@ -313,8 +316,8 @@ def _refuse(wanted: LabelEfficiency) -> None:
             raise UsageError(f"{option} {strange[0]}", f"the arms are {listed(wanted.arms)}", "name one of them")
 
 
-def _refuse_labels(arm: str, trainer: type[Trainer[Any]]) -> None:
+def _refuse_labels(arm: str, trainer: type[Trainer[Any]], settings: Settings) -> None:
     """Raises for a trainer that pretrains with labels: of these every fraction would have all."""
-    if labelled := [name for name, need in trainer.needs.items() if need.targets and not need.validation_only]:
+    if labelled := trainer.labelled(settings):
         found = f"it pretrains with labels (stream {listed(labelled)}), which a fraction would not limit"
         raise UsageError(f"arm '{arm}'", found, "compare strategies that segment, or pretrain without labels")

@@ -293,7 +293,7 @@ class Training:
 
     def export(self, path: Path) -> None:
         """Writes the parts that are handed on, with their moving average where there is one."""
-        parts = torch.nn.ModuleDict({name: self.parts[name] for name in self.trainer.exports if name in self.parts})
+        parts = self.trainer.handed_on(self.parts)
         notes = {name: str(getattr(self.record, name)) for name in ("dataset", "trainer", "configuration", "plan_hash")}
         with self.optimisation.averaged():
             save_weights(path, parts, {**notes, "epoch": str(self.position.epoch)})

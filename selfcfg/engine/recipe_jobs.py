@@ -278,13 +278,13 @@ def _prepare(project: Project, graph: Graph, jobs: int) -> None:
     """Preprocesses whatever jobs read, so that no two of them do it at the same time."""
     done: set[tuple[object, ...]] = set()
     for job in graph.jobs:
-        trainer = choose(project, job.request.model_copy(update={"teachers": ()})).trainer_type
-        alike = [need.one_channel for need in trainer.unlabelled()]
+        chosen = choose(project, job.request.model_copy(update={"teachers": ()}))
+        alike = [need.one_channel for need in chosen.trainer_type.unlabelled(chosen.settings)]
         what = (bool(alike), any(alike), job.request.unlabelled)
         if what in done:
             continue
         done.add(what)
-        _, plan, configuration, *_ = choose(project, job.request)
+        plan, configuration = chosen.plan, chosen.configuration_name
         pipeline.store(project, plan, configuration, jobs)
         if alike:
             gather(project, plan, configuration, job.request.unlabelled, alike=any(alike), jobs=jobs)

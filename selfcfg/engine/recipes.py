@@ -79,7 +79,7 @@ def open_recipe(
             own = {
                 "trainer": one.trainer,
                 "settings": one.settings,
-                "unlabelled": unlabelled if trainer.unlabelled() else (),
+                "unlabelled": unlabelled if trainer.unlabelled(settings) else (),
                 "stage": StageOf(stage=one.stage, candidate=one.name, **made_by),
             }
             piece = request.model_copy(update=own)
@@ -119,7 +119,8 @@ def completed(recipe: Recipe, further: Sequence[Images] = ()) -> Recipe:
     if problems:
         told = unusable(f"recipe {recipe.name}", problems, "see: selfcfg list trainers")
         raise UsageError(told.asked, told.found, told.remedy)
-    if further and not any(trainer_of(one)[0].unlabelled() for one in used.expansion.candidates.values()):
+    strategies = [trainer_of(one) for one in used.expansion.candidates.values()]
+    if further and not any(trainer.unlabelled(settings) for trainer, settings in strategies):
         found_none = f"no stage of the recipe {recipe.name} learns without labels"
         raise UsageError("--unlabelled", found_none, "leave it out, or choose another recipe: selfcfg list recipes")
     return used
@@ -134,7 +135,8 @@ def parts_handed_on(recipe: Recipe) -> Iterator[tuple[Candidate, tuple[str, ...]
     for stage in recipe.expansion.stages:
         for one in stage.candidates:
             yield one, exports.get(one.init or "", ())
-            exports[one.key] = trainer_of(one)[0].exports
+            trainer, settings = trainer_of(one)
+            exports[one.key] = trainer.exports_for(settings)
         for slot in stage.slots:
             first, *others = (exports[key] for key in slot.among)
             exports[slot.key] = tuple(part for part in first if all(part in other for other in others))
@@ -170,22 +172,24 @@ def _complete(expanded: Expanded, further: Sequence[Images]) -> tuple[Stage, lis
             continue
         settings, problems = trainer.settings_type.attempt(setting_values(trainer.settings_type, one.settings))
         found += [Problem(_place(stage, "settings", one, place), what) for place, what in problems]
-        found += _misused(stage, one.trainer, trainer)
-        if settings and "trainer" not in stage.foreach:
+        if settings is None:
+            continue
+        found += _misused(stage, one.trainer, trainer, settings)
+        if "trainer" not in stage.foreach:
             changed["settings"] = _without(settings.model_dump(mode="json"), stage.varied)
-        if trainer.unlabelled():
+        if trainer.unlabelled(settings):
             changed["datasets"] = (*stage.datasets, *further)
     return stage.model_copy(update=changed), found
 
 
-def _misused(stage: Stage, name: str, trainer: type[Trainer[Any]]) -> Iterator[Problem]:
+def _misused(stage: Stage, name: str, trainer: type[Trainer[Any]], settings: Settings) -> Iterator[Problem]:
     """Keys of a stage that its trainer has no use for, or that it lacks."""
-    if stage.images and not trainer.unlabelled():
+    if stage.images and not trainer.unlabelled(settings):
         key = "unlabelled" if stage.unlabelled else "datasets"
         yield Problem((key,), f"the trainer '{name}' learns from labels alone, and takes no images")
-    if stage.teachers and not trainer.is_taught():
+    if stage.teachers and not trainer.is_taught(settings):
         yield Problem(("teachers",), f"the trainer '{name}' learns from no finished runs; leave it out")
-    if trainer.is_taught() and not stage.teachers:
+    if trainer.is_taught(settings) and not stage.teachers:
         yield Problem(("teachers",), f"is missing: the trainer '{name}' learns from finished runs; name earlier stages")
 
 
@@ -193,7 +197,8 @@ def _without_scores(recipe: Recipe) -> Iterator[Problem]:
     """The stages that would keep the best of candidates which only pretrain."""
     for index, stage in enumerate(recipe.expansion.stages):
         for key in dict.fromkeys(key for slot in stage.slots for key in slot.among):
-            if not trainer_of(recipe.expansion.candidates[key])[0].segments():
+            trainer, settings = trainer_of(recipe.expansion.candidates[key])
+            if not trainer.segments(settings):
                 what = f"'{key}' only pretrains, which gives no score; compare trainings that go on from it"
                 yield Problem(("stage", index, "keep"), what)
 

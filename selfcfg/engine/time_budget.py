@@ -75,7 +75,7 @@ def _scoring(experiment: Experiment, pace: Pace) -> float:
 
     A pretraining predicts nothing.
     """
-    if not experiment.trainer_type.segments():
+    if not experiment.trainer_type.segments(experiment.settings):
         return 0.0
     plan, configuration = experiment.plan, experiment.configuration
     shapes = resampled_shapes(experiment.facts, plan, configuration)

@@ -83,6 +83,7 @@ class Need:
         validation_only: the stream is read in validation alone.
         soft: whether training reads `Batch.soft`, what teachers say.
         optional: the stream is there only where further images are given (``--unlabelled``).
+        transforms: what its patches are augmented with; None: what the settings say.
     """
 
     targets: bool = True
@@ -93,6 +94,12 @@ class Need:
     validation_only: bool = False
     soft: bool = False
     optional: bool = False
+    transforms: Augmentation | None = None
+
+    @property
+    def is_training_label(self) -> bool:
+        """Whether it takes labels to train on."""
+        return self.targets and not self.validation_only
 
 
 @dataclass(frozen=True)
@@ -183,6 +190,8 @@ class Teaching:
 class Trainer(ABC, Generic[S]):
     """One training algorithm; hyper-parameters are its `settings`, never a subclass.
 
+    `needs` and `exports` hold for all settings, unless `needs_for` and `exports_for` say otherwise.
+
     Args:
         settings: typed settings, all of them.
         plan: what the planner decided.
@@ -203,19 +212,38 @@ class Trainer(ABC, Generic[S]):
         self.datasets = datasets
 
     @classmethod
-    def segments(cls) -> bool:
+    def needs_for(cls, settings: S) -> Mapping[str, Need]:
+        """What it needs with these settings, by stream."""
+        return cls.needs
+
+    @classmethod
+    def exports_for(cls, settings: S) -> tuple[str, ...]:
+        """The parts that it hands on with these settings."""
+        return cls.exports
+
+    @classmethod
+    def segments(cls, settings: S) -> bool:
         """Whether what it hands on predicts label maps; else it only pretrains."""
-        return "head" in cls.exports
+        return "head" in cls.exports_for(settings)
 
     @classmethod
-    def unlabelled(cls) -> list[Need]:
+    def unlabelled(cls, settings: S) -> list[Need]:
         """The needs of the streams that are drawn from images without labels."""
-        return [need for need in cls.needs.values() if not need.targets]
+        return [need for need in cls.needs_for(settings).values() if not need.targets]
 
     @classmethod
-    def is_taught(cls) -> bool:
+    def labelled(cls, settings: S) -> list[str]:
+        """The streams whose labels it trains on."""
+        return [stream for stream, need in cls.needs_for(settings).items() if need.is_training_label]
+
+    def handed_on(self, parts: Parts) -> Parts:
+        """Those of its parts that it hands on."""
+        return nn.ModuleDict({name: parts[name] for name in self.exports_for(self.settings) if name in parts})
+
+    @classmethod
+    def is_taught(cls, settings: S) -> bool:
         """Whether it learns from teachers."""
-        return any(need.soft for need in cls.needs.values())
+        return any(need.soft for need in cls.needs_for(settings).values())
 
     def teaching(self) -> Teaching:
         """How what its teachers say becomes `Batch.soft`."""

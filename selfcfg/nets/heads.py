@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -44,6 +45,46 @@ class GlobalHead(nn.Module):
             pooled += [flat.mean(2), flat.amax(2)]
         vector: Tensor = self.mlp(torch.cat(pooled, 1))
         return vector
+
+
+class TileHead(nn.Module):
+    """From the feature maps of an encoder to what was done to the tiles of an image: one class, and flags a tile.
+
+    The maps of the last `STAGES` stages are mixed as by `GlobalHead`, but pooled within each tile.
+
+    Args:
+        topology: of the encoder.
+        grid: tiles along each axis of the image.
+        n_classes: that the whole image is told apart in.
+        n_flags: of each tile.
+        hidden: length of a tile's vector.
+    """
+
+    def __init__(
+        self, topology: Topology, grid: Sequence[int], n_classes: int, n_flags: int, hidden: int = 128
+    ) -> None:
+        super().__init__()
+        flat = topology.dimensions == 2
+        convolution, widths = nn.Conv2d if flat else nn.Conv3d, topology.features[-STAGES:]
+        self.mixers = nn.ModuleList(nn.Sequential(convolution(width, width, 1), nn.GELU()) for width in widths)
+        size = tuple(grid)
+        self.pools = nn.ModuleList(
+            [nn.AdaptiveAvgPool2d(size), nn.AdaptiveMaxPool2d(size)]
+            if flat
+            else [nn.AdaptiveAvgPool3d(size), nn.AdaptiveMaxPool3d(size)]
+        )
+        self.tile = nn.Sequential(nn.Linear(2 * sum(widths), hidden), nn.LayerNorm(hidden), nn.GELU())
+        self.whole = nn.Linear(math.prod(grid) * hidden, n_classes)
+        self.flags = nn.Linear(hidden, n_flags)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (B, n_classes) and (B, tiles, n_flags) from the encoder's feature maps, full resolution first."""
+        pooled = []
+        for mixer, feature in zip(self.mixers, features[-len(self.mixers) :], strict=True):
+            mixed = mixer(feature)
+            pooled += [pool(mixed).flatten(2) for pool in self.pools]
+        tiles = self.tile(torch.cat(pooled, 1).transpose(1, 2))
+        return self.whole(tiles.flatten(1)), self.flags(tiles)
 
 
 class DenseHead(nn.Module):

@@ -14,4 +14,5 @@ def test_shipped_recipes(name: str) -> None:
     for candidate, inherited in parts_handed_on(recipe):
         assert candidate.init is None or "encoder" in inherited
     for candidate in recipe.expansion.stages[-1].candidates:
-        assert trainer_of(candidate)[0].segments(), "its last stage is what predicts"
+        trainer, settings = trainer_of(candidate)
+        assert trainer.segments(settings), "its last stage is what predicts"

@@ -21,6 +21,25 @@ def test_installed_trainers(name: str) -> None:
     check_trainer(trainer)
 
 
+@pytest.mark.parametrize("mode", ["joint", "pretrain"])
+@pytest.mark.parametrize("task", registry.registered("tasks"))
+def test_multitask_with_each_task(task: str, mode: str) -> None:
+    check_trainer(registry.load("trainers", "multitask"), tasks=(task,), mode=mode, calibration_step=1)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"balance": "fixed"}, {"balance": "uncertainty"}, {"balance": "pcgrad"}, {"accumulate": 2}], ids=str
+)
+def test_multitask_with_each_balance(settings: dict[str, Any]) -> None:
+    tasks = ("distance_map", "moco")
+    check_trainer(registry.load("trainers", "multitask"), tasks=tasks, calibration_step=1, **settings)
+
+
+def test_a_pretraining_of_several_tasks() -> None:
+    tasks = ("rubik", "restoration")
+    check_trainer(registry.load("trainers", "multitask"), tasks=tasks, mode="pretrain", balance="pcgrad")
+
+
 class Drawing(Trainer[Settings]):
     """A linear map of noisy intensities, with a queue and a moving copy: everything that resuming must bring back."""
 

@@ -121,6 +121,17 @@ def test_other_views_are_moved_by_a_share_of_the_patch(folder: Path) -> None:
     assert moved.amin(0).tolist() == [-1, -2, -2] and moved.amax(0).tolist() == [1, 2, 2]
 
 
+def test_a_stream_may_be_augmented_as_suits_it(folder: Path) -> None:
+    mirrored = Augmentation(**{**NOTHING.model_dump(), "mirror_p": 1.0})
+    plain, own = (
+        made(folder, Need(targets=False, transforms=one), (8, 8), augmentation="reference", transforms=NOTHING)
+        for one in (None, mirrored)
+    )
+    assert all(torch.equal(one.image, other.image.flip(2, 3)) for one, other in zip(plain, own, strict=True))
+    off = made(folder, Need(targets=False, transforms=mirrored), (8, 8))
+    assert all(torch.equal(one.image, other.image) for one, other in zip(plain, off, strict=True))
+
+
 def test_one_channel_is_drawn_for_each_patch(folder: Path) -> None:
     batches = made(folder, Need(targets=False, views=2, one_channel=True, sequence=2), (16, 20), 10)
     assert {batch.image.shape for batch in batches} == {(6, 1, 16, 20)}

@@ -35,7 +35,7 @@ def test_no_source_lies_outside_a_package() -> None:
             assert (file.parent / "__init__.py").is_file(), f"{file.relative_to(ROOT)} is in no package"
 
 
-@pytest.mark.parametrize("group", ["planners", "trainers"])
+@pytest.mark.parametrize("group", ["planners", "trainers", "tasks"])
 def test_entry_points_are_installed_and_load(group: Any) -> None:
     declared = PROJECT["project"]["entry-points"][f"selfcfg.{group}"]
     installed = {name: point.value for name, point in registered(group).items()}

@@ -13,7 +13,7 @@ from selfcfg.engine.trainer import Batch, Parts
 from selfcfg.labels import LabelSchema
 from selfcfg.testing import MemoryBatches, small_plan
 from selfcfg.trainers.masked import Masked, MaskedSettings
-from selfcfg.trainers.pretraining import PROBE, UNLABELLED
+from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Probe
 
 IGNORE = LabelSchema(labels={"background": 0, "a": 1, "ignore": 2})
 
@@ -70,7 +70,8 @@ def test_the_probe_reads_labels_from_features() -> None:
 def test_voxels_that_are_not_annotated_are_not_probed() -> None:
     trainer = numbered(IGNORE)
     batches = [{PROBE: streams[PROBE]} for streams in validation(trainer)]
-    values = torch.cat([trainer._probed(parts(), streams[PROBE], 0)[1] for streams in batches])
+    probe = Probe(trainer.plan.labels, with_decoder=False)
+    values = torch.cat([probe.voxels(parts(), streams[PROBE], 0)[1] for streams in batches])
     assert set(values.tolist()) == {0, 1}
 
 
@@ -83,4 +84,4 @@ def test_without_labelled_images_there_is_no_probe() -> None:
 
 def test_the_labels_reach_no_loss() -> None:
     assert Masked.needs[PROBE].validation_only and not Masked.needs[UNLABELLED].targets
-    assert not Masked.segments()
+    assert not Masked.segments(MaskedSettings()) and not Masked.labelled(MaskedSettings())

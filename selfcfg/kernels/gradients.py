@@ -1,0 +1,76 @@
+"""Gradients of several tasks on the parameters that they share: how large they are, and where they disagree.
+
+A gradient is a sequence with one tensor a parameter, None where its task does not reach the parameter. What two of them
+have in common is looked for on the parameters that both reach.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Gradient = Sequence[Tensor | None]
+
+
+def inner(first: Gradient, second: Gradient) -> Tensor:
+    """The inner product of two gradients."""
+    products = [
+        torch.dot(one.flatten().float(), other.flatten().float())
+        for one, other in zip(first, second, strict=True)
+        if one is not None and other is not None
+    ]
+    return torch.stack(products).sum() if products else torch.zeros(())
+
+
+def norm_where(gradient: Gradient, other: Gradient) -> Tensor:
+    """The norm of a gradient on the parameters that the other one reaches too."""
+    return _square_where(gradient, other).sqrt()
+
+
+def without_conflicts(gradients: Sequence[Gradient], orders: Sequence[Sequence[int]]) -> list[list[Tensor | None]]:
+    """The gradients, each without what it has against the others.
+
+    Where its inner product with another one is negative, it is projected on the plane normal to that one, one after
+    the other in a given order. The others are taken as they came.
+
+    Args:
+        gradients: one a task; they stay as they are.
+        orders: for each task, indices in which it is held against the gradients; its own is passed over.
+
+    Source: Yu et al., Gradient Surgery for Multi-Task Learning (PCGrad), 2020, algorithm 1. Our choice, since tasks may
+    reach different parameters: a pair is compared, and changed, on those that both reach.
+    """
+    found = []
+    for index, order in enumerate(orders):
+        mine = list(gradients[index])
+        for other in order:
+            if other != index and (shared := inner(mine, gradients[other])) < 0:
+                mine = _without(mine, gradients[other], shared / _square_where(gradients[other], mine))
+        found.append(mine)
+    return found
+
+
+def added(gradients: Sequence[Gradient]) -> list[Tensor | None]:
+    """The sum of gradients."""
+    sums: list[Tensor | None] = []
+    for column in zip(*gradients, strict=True):
+        given = [one for one in column if one is not None]
+        # one by one, since a stack would lose a layout of channels last
+        sums.append(functools.reduce(torch.add, given) if given else None)
+    return sums
+
+
+def _square_where(gradient: Gradient, other: Gradient) -> Tensor:
+    both = [None if there is None else here for here, there in zip(gradient, other, strict=True)]
+    return inner(both, both)
+
+
+def _without(gradient: Gradient, other: Gradient, share: Tensor) -> list[Tensor | None]:
+    """A gradient less a share of another one."""
+    return [
+        here if here is None or there is None else here - share.to(here.dtype) * there
+        for here, there in zip(gradient, other, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Auxiliary tasks, one a file: each teaches a segmentation network's parts something by a head of its own."""
