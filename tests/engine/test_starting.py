@@ -24,8 +24,6 @@ from selfcfg.trainers.supervised import Supervised
 SHORT = {"epochs": 3, "iterations_per_epoch": 3, "validation_iterations": 1, "precision": "float32"}
 TRAINERS = {name: registry.load("trainers", name) for name in registry.registered("trainers")}
 PRETRAINING = [name for name, trainer in TRAINERS.items() if "head" not in trainer.exports]
-    name for name in registry.registered("trainers") if "head" not in registry.load("trainers", name).exports
-]
 Made = tuple[FitResult, dict[str, Tensor]]
 HandedOn = tuple[Path, int, dict[str, Tensor]]
 
