@@ -162,7 +162,7 @@ def steps_of(settings: Settings) -> int:
 def _complete(expanded: Expanded, further: Sequence[Images]) -> tuple[Stage, list[Problem]]:
     """The stage with all settings of its trainer, and what is wrong with any of its candidates."""
     stage, found = expanded.stage, list[Problem]()
-    changed: dict[str, Any] = {}
+    wholes, takes_images = list[dict[str, Any]](), set[bool]()
     for one in expanded.candidates:
         try:
             trainer: type[Trainer[Any]] = registry.load("trainers", one.trainer)
@@ -175,18 +175,28 @@ def _complete(expanded: Expanded, further: Sequence[Images]) -> tuple[Stage, lis
         if settings is None:
             continue
         found += _misused(stage, one.trainer, trainer, settings)
-        if "trainer" not in stage.foreach:
-            changed["settings"] = _without(settings.model_dump(mode="json"), stage.varied)
-        if trainer.unlabelled(settings):
-            changed["datasets"] = (*stage.datasets, *further)
+        wholes.append(settings.model_dump(mode="json"))
+        takes_images.add(bool(trainer.unlabelled(settings)))
+    changed: dict[str, Any] = {}
+    if wholes and "trainer" not in stage.foreach:
+        # a default may follow from what differs between candidates; each of them finds its own
+        alike = {key: value for key, value in wholes[0].items() if all(one[key] == value for one in wholes)}
+        given = {key: value for key, value in stage.settings.items() if key.partition(".")[0] not in alike}
+        changed["settings"] = _without({**given, **alike}, stage.varied)
+    if True in takes_images:
+        changed["datasets"] = (*stage.datasets, *further)
+    elif stage.images and takes_images:
+        key = "unlabelled" if stage.unlabelled else "datasets"
+        found.append(
+            Problem(
+                (key,), f"the trainer '{expanded.candidates[0].trainer}' learns from labels alone, and takes no images"
+            )
+        )
     return stage.model_copy(update=changed), found
 
 
 def _misused(stage: Stage, name: str, trainer: type[Trainer[Any]], settings: Settings) -> Iterator[Problem]:
     """Keys of a stage that its trainer has no use for, or that it lacks."""
-    if stage.images and not trainer.unlabelled(settings):
-        key = "unlabelled" if stage.unlabelled else "datasets"
-        yield Problem((key,), f"the trainer '{name}' learns from labels alone, and takes no images")
     if stage.teachers and not trainer.is_taught(settings):
         yield Problem(("teachers",), f"the trainer '{name}' learns from no finished runs; leave it out")
     if trainer.is_taught(settings) and not stage.teachers:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfcfg.cli import main
+from selfcfg.recipe import find_recipe
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 BLOCK = re.compile(r"^```(\w[^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -29,7 +30,7 @@ BRIEF = ("epochs=1", "iterations_per_epoch=1", "validation_iterations=1", "batch
 
 SMALLER: dict[str, dict[str, str]] = {
     "train": {},
-    "benchmark": {"--fractions": "1.0", "--seeds": "1", "--budgets": "short=1", "--rates": "0.01"},
+    "label-efficiency": {"--fractions": "1.0", "--seeds": "1", "--budgets": "short=1", "--rates": "0.01"},
 }
 """By command: options that get these values, whatever the page says."""
 
@@ -54,16 +55,20 @@ def commands(text: str, folder: Path) -> list[list[str]]:
 
 def smaller(arguments: Sequence[str], patch: str) -> list[str]:
     """A command with the changes of `SMALLER`, one step an epoch, and patches of this size."""
-    if arguments[0] not in SMALLER:
+    command = arguments[1] if arguments[0] == "benchmark" else arguments[0]
+    if command not in SMALLER:
         return list(arguments)
     options = [*arguments]
-    for option, value in SMALLER[arguments[0]].items():
+    for option, value in SMALLER[command].items():
         if option in options:
             options[options.index(option) + 1] = value
         else:
             options += [option, value]
     sets = [*BRIEF, f"patch_size={patch}"]
-    if arguments[0] == "train":
+    if "--recipe" in options:
+        stages = find_recipe(options[options.index("--recipe") + 1]).stage
+        sets = [f"{stage.name}.{value}" for stage in stages if stage.trains for value in sets]
+    if command == "train":
         return options + [part for value in sets for part in ("--set", value)]
     arms = options[options.index("--arms") + 1].split(",")
     options += ["--set", "batch_size=2", "--set", f"patch_size={patch}", "--no-mirroring", "--jobs", "1"]
