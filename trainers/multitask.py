@@ -81,20 +81,26 @@ class TasksSettings(SupervisedSettings):
         return getattr(self, name)
 
 
-def _settings_type() -> type[TasksSettings]:
-    """The settings with the table of each installed task, and a weight for each."""
+def _weights_type() -> type[Record]:
+    """A weight for each installed task."""
     weights: dict[str, Any] = {
         name: (float, Field(task.weight, ge=0, description=f"of {name}")) for name, task in TASKS.items()
     }
-    kind = create_model("TaskWeights", __base__=Record, **weights)
+    return create_model("TaskWeights", __base__=Record, __module__=__name__, **weights)
+
+
+def _settings_type() -> type[TasksSettings]:
+    """The settings with the table of each installed task, and a weight for each."""
     told = "weight of each task's loss, that of segmentation being 1; not with balance=uncertainty"
-    tables: dict[str, Any] = {"weight": (kind, Field(kind(), description=told))}
+    tables: dict[str, Any] = {"weight": (TaskWeights, Field(TaskWeights(), description=told))}
     for name, task in TASKS.items():
         tables[name] = (task.settings_type, Field(task.settings_type(), description=f"of the task {name}"))
     return create_model("MultitaskSettings", __base__=TasksSettings, __module__=__name__, **tables)
 
 
+TaskWeights = _weights_type()
 MultitaskSettings = _settings_type()
+"""Both are found under these names by processes that load patches."""
 
 
 class Multitask(Trainer[TasksSettings]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -265,3 +266,8 @@ def test_the_slow_copies_of_a_task_begin_where_the_shared_encoder_is() -> None:
         trainer.started(parts)
     for ahead, behind in zip(parts["encoder"].parameters(), parts["moco"]["slow_encoder"].parameters(), strict=True):
         assert torch.equal(ahead, behind)
+
+
+def test_its_settings_reach_the_processes_that_load_patches() -> None:
+    settings = MultitaskSettings(tasks=("rubik", "moco"), weight={"rubik": 0.5})
+    assert pickle.loads(pickle.dumps(settings)) == settings
