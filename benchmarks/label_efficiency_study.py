@@ -13,17 +13,15 @@ reports, tables and a line a job are copied to ``benchmarks/results/label_effici
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from small_plan import CONFIGURATION, add_small
+
 from selfcfg.cli import main as selfcfg
-from selfcfg.files import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results" / "label_efficiency"
-SMALL = {"inherits_from": "2d", "topology": {"features": [16, 32, 64, 128]}, "batch_size": 16}
-CONFIGURATION = "2d_small"
 ARMS = {
     "scratch": "scratch",
     "masked": "masked",
@@ -74,7 +72,8 @@ DOMAINS = {
 """ACDC and STS: see the notes of the data on what may be published; numbers are."""
 
 TARGETS = ("hippocampus", "headneck")
-PATCHES = {"hippocampus": [56, 40], "headneck": [96, 96]}
+SIZES = {"hippocampus": ([56, 40], 16), "headneck": ([96, 96], 8)}
+"""Patch and batch of each target."""
 
 
 def ours(*words: object) -> None:
@@ -100,9 +99,7 @@ def planned(name: str, work: Path) -> None:
     file = work / "preprocessed" / f"Dataset{number:03d}_{name}" / "plans" / "standard.json"
     if not file.is_file():
         ours("plan", number, "--jobs", 2, "--workspace", work)
-        content = json.loads(file.read_text())
-        content["configurations"][CONFIGURATION] = {**SMALL, "patch_size": PATCHES[name]}
-        write_json(file, content)
+        add_small(file, *SIZES[name])
 
 
 def compared(options: argparse.Namespace) -> dict[str, tuple[str, str | None]]:
