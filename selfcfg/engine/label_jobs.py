@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from statistics import fmean
 from typing import NamedTuple, TypeVar
@@ -16,12 +17,15 @@ from selfcfg.engine.folds import fit_fold, score_cases
 from selfcfg.engine.footprint import training_bytes
 from selfcfg.engine.label_efficiency import FOLD, Benchmark
 from selfcfg.engine.label_results import Job, LabelResult, add_result, read_results
+from selfcfg.engine.stopping import interrupted_by_sigterm
 from selfcfg.errors import SelfcfgError, Stopped, TrainingDiverged, UsageError
 from selfcfg.kernels.statistics import subject_means
 from selfcfg.parallel import default_jobs, run_cases
 from selfcfg.progress import progress, quietly
 
 Result = TypeVar("Result")
+
+AGAIN = "the same command goes on where it stopped"
 
 
 class Finished(NamedTuple):
@@ -56,9 +60,10 @@ def run_benchmark(benchmark: Benchmark, *, jobs: int = 0, keep: bool = False) ->
     wanted = {job.name: job for job in benchmark.jobs()}
     done = {result.name: result for result in read_results(benchmark.folder)}
     waiting = {name: job for name, job in wanted.items() if name not in done}
-    failed = _pretrained(benchmark, waiting, jobs)
+    with _stopping(jobs):
+        failed = _pretrained(benchmark, waiting, jobs)
     waiting = {name: job for name, job in waiting.items() if name not in failed}
-    with progress("label efficiency", len(waiting)) as step:
+    with _stopping(jobs), progress("label efficiency", len(waiting)) as step:
         for name, outcome in _outcomes(
             partial(_run, benchmark=benchmark), waiting, jobs, "train", partial(_bytes, benchmark)
         ):
@@ -73,6 +78,23 @@ def run_benchmark(benchmark: Benchmark, *, jobs: int = 0, keep: bool = False) ->
                     shutil.rmtree(benchmark.training(waiting[name], rate).folder, ignore_errors=True)
             step(f"{name}: Dice {outcome.dice:.3f}")
     return Finished([done[name] for name in wanted if name in done], failed)
+
+
+@contextmanager
+def _stopping(jobs: int) -> Iterator[None]:
+    """Within the block SIGTERM and Ctrl-C have processes side by side save where they are; one in here does so itself.
+
+    Raises:
+        Stopped: they came.
+    """
+    if jobs == 1:
+        yield
+        return
+    try:
+        with interrupted_by_sigterm():
+            yield
+    except KeyboardInterrupt:
+        raise Stopped("benchmark label-efficiency", "stopped on request; the jobs that ran are saved", AGAIN) from None
 
 
 def mean_over_subjects(cases: Mapping[str, float], subjects: Mapping[str, str]) -> float:
@@ -160,5 +182,5 @@ def _outcomes(
     """What `run_cases` yields; a request to stop ends all."""
     for name, outcome in run_cases(function, waiting, jobs=jobs, doing=doing, memory=memory):
         if isinstance(outcome, Stopped):
-            raise Stopped("benchmark label-efficiency", outcome.found, "the same command goes on where it stopped")
+            raise Stopped("benchmark label-efficiency", outcome.found, AGAIN)
         yield name, outcome

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from selfcfg.engine.label_efficiency import FOLD, Benchmark, LabelEfficiency, op
 from selfcfg.engine.label_jobs import run_benchmark
 from selfcfg.engine.label_results import LabelResult
 from selfcfg.engine.source import Source
-from selfcfg.errors import UsageError
+from selfcfg.errors import Stopped, UsageError
 from selfcfg.project import Project
 from selfcfg.runs import RunRecord
 from selfcfg.workspace import Workspace
@@ -220,6 +224,15 @@ def test_jobs_side_by_side_give_the_same_results(
     results, _ = run_benchmark(open_benchmark(project, scratch, tmp_path), jobs=2)
     expected = {one.name: one.cases for one in undisturbed if one.arm == "scratch"}
     assert {one.name: one.cases for one in results} == expected
+
+
+def test_side_by_side_sigterm_ends_every_process(project: Project, tmp_path: Path) -> None:
+    long = wanted(**{**TWO_ARMS, "arms": ("scratch",), "pretraining": {}, "budgets": {"long": 20_000}})
+    benchmark = open_benchmark(project, long, tmp_path)
+    threading.Timer(5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Stopped, match="stopped on request"):
+        run_benchmark(benchmark, jobs=2)
+    assert not multiprocessing.active_children()
 
 
 def test_side_by_side_none_may_start_processes(project: Project, tmp_path: Path) -> None:
