@@ -47,6 +47,8 @@ class Stage(Record):
         unlabelled: datasets whose images are pretrained on besides the dataset's own: ids, folder names, or paths,
             which have a slash.
         datasets: the same with the group that each belongs to.
+        reference: for trainers that need one, the labelled dataset that guides them: an id, a folder name, or a path,
+            which has a slash. Default: what ``--reference`` names.
     """
 
     name: Name
@@ -56,6 +58,7 @@ class Stage(Record):
     init: str | None = None
     unlabelled: tuple[str, ...] = ()
     datasets: tuple[Images, ...] = ()
+    reference: str | None = None
 
     @property
     def images(self) -> tuple[Images, ...]:
@@ -153,7 +156,8 @@ class Recipe(Record):
         for stage in self.stage:
             changes: dict[str, Any] = {"unlabelled": tuple(absolute(name) for name in stage.unlabelled)}
             changes["datasets"] = tuple(one.model_copy(update={"name": absolute(one.name)}) for one in stage.datasets)
-            changes["init"] = stage.init and absolute(stage.init)
+            changes |= {"init": stage.init and absolute(stage.init)}
+            changes |= {"reference": stage.reference and absolute(stage.reference)}
             stages.append(stage.model_copy(update=changes))
         return self.model_copy(update={"stage": tuple(stages)})
 

@@ -89,6 +89,8 @@ def _said(stage: Stage) -> Iterator[str]:
         yield f"{key} = {value}"
     for one in stage.images:
         yield f"images of {one.name}" + (f", group {one.group}" if one.group else "")
+    if stage.reference is not None:
+        yield f"reference: {stage.reference}"
     if stage.folds is not None:
         yield f"folds: {stage.folds if stage.folds == 'all' else listed(stage.folds)}"
     yield f"all other settings: see selfcfg list trainers ({stage.trainer})"

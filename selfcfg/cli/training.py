@@ -65,6 +65,10 @@ UnlabelledOption = Annotated[
     ),
 ]
 
+ReferenceOption = Annotated[
+    str | None, typer.Option(help="labelled dataset that guides a pretraining, see: --trainer reference_guided")
+]
+
 CASCADE = "3d_cascade_fullres"
 """The configuration whose first stage is planned with it: its trainings count, too, before there is a plan."""
 
@@ -83,6 +87,7 @@ def train(
     seed: SeedOption = 0,
     init: InitOption = None,
     unlabelled: UnlabelledOption = None,
+    reference: ReferenceOption = None,
     previous: Annotated[
         Path | None, typer.Option(help="for a cascade: the experiment folder of its first stage; default: its twin's")
     ] = None,
@@ -110,6 +115,7 @@ def train(
         seed=seed,
         init=init.absolute() if init else None,
         unlabelled=unlabelled_sets(unlabelled, workspace),
+        reference=Workspace.at(workspace).dataset_folder(reference) if reference else None,
         previous=previous.absolute() if previous else None,
         name=name,
         resume=resume,

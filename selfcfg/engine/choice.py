@@ -29,6 +29,7 @@ class TrainRequest(Record):
         init: a run or a weights file whose weights are taken over, or None; of an experiment with folds each fold takes
             the run of the same fold.
         unlabelled: images to pretrain on besides the dataset's own, for trainers that take images without labels.
+        reference: raw folder of the labelled dataset that guides it, for trainers that need one; else None.
         previous: for a cascade, the experiment folder of the stage before; None: the one with the same trainer, plan
             and name.
         stage: the stage of a recipe that it is, or None.
@@ -45,6 +46,7 @@ class TrainRequest(Record):
     seed: int = 0
     init: Path | None = None
     unlabelled: tuple[Unlabelled, ...] = ()
+    reference: Path | None = None
     previous: Path | None = None
     stage: StageOf | None = None
     name: str | None = None
@@ -79,10 +81,21 @@ def choose(project: Project, request: TrainRequest) -> Choice:
         raise UsageError(
             "--unlabelled", found, "leave it out, or choose a trainer that pretrains: selfcfg list trainers"
         )
+    _refuse_reference(request, needed=trainer_type.takes_reference(settings))
     if planned.after is not None and (request.unlabelled or not trainer_type.segments(settings)):
         found = f"{name} is the second stage of a cascade, which needs the results of the first for every image"
         raise UsageError("pretrain", found, "pretrain with another -c, and take that over with --init")
     return Choice(plan_name, plan, name, with_settings(planned, settings), trainer_type, settings)
+
+
+def _refuse_reference(request: TrainRequest, *, needed: bool) -> None:
+    """Raises where there is no reference dataset and one is needed, or the other way round."""
+    if needed and request.reference is None:
+        found = "it needs a labelled dataset besides the one that is trained for"
+        raise UsageError(f"trainer '{request.trainer}'", found, "name one with --reference DATASET")
+    if request.reference is not None and not needed:
+        found = f"trainer '{request.trainer}' looks at no reference dataset"
+        raise UsageError("--reference", found, "leave it out, or choose --trainer reference_guided")
 
 
 def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:

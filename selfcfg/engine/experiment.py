@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from selfcfg.engine.batches import Batches
 from selfcfg.engine.cascade import PreviousStage, bring_to_grid, cross_validated_labels
 from selfcfg.engine.checkpoint import weights_of
 from selfcfg.engine.choice import Choice, TrainRequest, choose
-from selfcfg.engine.collection import Collection, gather
+from selfcfg.engine.collection import Collection, gather, gather_reference
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
 from selfcfg.engine.forecast import Forecast, Job, forecast, refuse_too_large
 from selfcfg.engine.source import Domain, Source
@@ -59,16 +59,21 @@ class Experiment:
 
     def trainer(self) -> Trainer[Any]:
         """A new trainer, for one fold."""
-        datasets = Datasets(self.collection.names, self.collection.groups)
+        guide = self.collection.reference
+        datasets = Datasets(self.collection.names, self.collection.groups, guide.plan.labels if guide else None)
         return self.trainer_type(self.settings, self.plan, self.configuration, datasets)
 
     def batches(self, record: RunRecord) -> Batches:
         """Where the batches of one fold come from."""
         split = self.splits[int(record.fold)]
         pictures = {case.case: case.picture for case in self.facts.cases}
-        further = self.collection.without({pictures[case] for case in split.val})
+        unseen = {pictures[case] for case in split.val}
+        further, guide = self.collection.without(unseen), self.collection.reference
         needs = self.trainer_type.needs_for(self.settings)
         sources = {stream: self._source_of(need, record, further) for stream, need in needs.items()}
+        if guide is not None:
+            seen, of_guide = guide.without(unseen), {stream: need for stream, need in needs.items() if need.reference}
+            sources |= {stream: Source((seen.domain,), need, plan=seen.plan) for stream, need in of_guide.items()}
         device = choose_device(self.request.device)
         return Batches(sources, self.settings, self.configuration, self.plan, device, record.seed)
 
@@ -116,6 +121,7 @@ class Experiment:
             previous_weights=self.previous.weights if self.previous else {},
             segments=self.trainer_type.segments(self.settings),
             unlabelled=self.collection.hashes,
+            reference={guide.name: guide.hash} if (guide := self.collection.reference) else {},
             plan_hash=self.plan.content_hash(),
             data_hash=hash_json([self._source(case) for case in train]),
             train=train,
@@ -217,6 +223,9 @@ def open_experiment(
     if unlabelled := trainer_type.unlabelled(settings):
         alike = any(need.one_channel for need in unlabelled)
         collection = gather(project, plan, configuration_name, request.unlabelled, alike=alike, jobs=jobs)
+    if request.reference is not None:
+        guide = gather_reference(project, plan, configuration_name, request.reference, jobs=jobs)
+        collection = replace(collection, reference=guide)
     return Experiment(
         project=project,
         request=request,

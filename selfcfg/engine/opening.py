@@ -15,6 +15,7 @@ _LONG = {
     "validation": "the validation cases differ",
     "init_hash": "the weights it starts from differ",
     "plan_hash": "the plan differs",
+    "reference": "the reference differs",
     "data_hash": "the training images or labels differ",
 }
 """Fields whose values say nothing to a reader, and what to say instead."""

@@ -59,7 +59,7 @@ def open_recipe(
     Args:
         project: of the dataset.
         request: what holds for all stages: configuration, planner, share of labels, seed, name, device, and images to
-            pretrain on in the stages that do; stages say the rest.
+            pretrain on, or a reference, in the stages that do; stages say the rest.
         recipe: its stages.
         workspace: of the datasets that it names.
         folds: those to train where a stage names none; None: all.
@@ -71,7 +71,7 @@ def open_recipe(
         SelfcfgError: a stage does not fit the memory.
     """
     further = [Images(name=str(one.images), group=one.group) for one in request.unlabelled]
-    used = completed(recipe, further)
+    used = completed(recipe, further, str(request.reference) if request.reference else None)
     made_by = {"recipe": used.name, "recipe_hash": used.content_hash()}
     requests = [
         request.model_copy(
@@ -79,6 +79,7 @@ def open_recipe(
                 "trainer": stage.trainer,
                 "settings": stage.settings,
                 "unlabelled": _unlabelled(stage, workspace),
+                "reference": stage.reference and workspace.dataset_folder(stage.reference),
                 "stage": StageOf(stage=stage.name, **made_by),
             }
         )
@@ -101,21 +102,23 @@ def open_recipe(
     return OpenRecipe(folder, used, tuple(trainings))
 
 
-def completed(recipe: Recipe, further: Sequence[Images] = ()) -> Recipe:
+def completed(recipe: Recipe, further: Sequence[Images] = (), reference: str | None = None) -> Recipe:
     """The recipe with every setting of every stage, those that it does not name as their trainers have them.
 
     Args:
         recipe: as it was read.
         further: images for the stages that learn without labels.
+        reference: a labelled dataset for the stages that need one and name none.
 
     Raises:
-        UsageError: stages name trainers that are not installed, settings these cannot take, or images they do not look
-            at, all of it told at once, with its place; or there are further images and no stage for them.
+        UsageError: stages name trainers that are not installed, settings these cannot take, or datasets they do not
+            look at, all of it told at once, with its place; or there are further images, or a reference, and no stage
+            for them.
     """
     problems: list[Problem] = []
     stages = []
     for index, stage in enumerate(recipe.stage):
-        made, found = _complete(stage, further)
+        made, found = _complete(stage, further, reference)
         stages.append(made)
         problems += [Problem(("stage", index, *place), what) for place, what in found]
     if problems:
@@ -124,6 +127,9 @@ def completed(recipe: Recipe, further: Sequence[Images] = ()) -> Recipe:
     if further and not any(trainer.unlabelled(settings) for trainer, settings in map(_strategy, stages)):
         found_none = f"no stage of the recipe {recipe.name} learns without labels"
         raise UsageError("--unlabelled", found_none, "leave it out, or choose another recipe: selfcfg list recipes")
+    if reference and not any(stage.reference == reference for stage in stages):
+        found_none = f"no stage of the recipe {recipe.name} is without a reference and needs one"
+        raise UsageError("--reference", found_none, "leave it out, or choose another recipe: selfcfg list recipes")
     return recipe.model_copy(update={"stage": tuple(stages)})
 
 
@@ -142,7 +148,7 @@ def _strategy(stage: Stage) -> tuple[type[Trainer[Any]], Settings]:
     return trainer, parse_settings(trainer, stage.settings)
 
 
-def _complete(stage: Stage, further: Sequence[Images]) -> tuple[Stage, list[Problem]]:
+def _complete(stage: Stage, further: Sequence[Images], reference: str | None) -> tuple[Stage, list[Problem]]:
     """The stage with all settings of its trainer, and what is wrong with it."""
     try:
         trainer: type[Trainer[Any]] = registry.load("trainers", stage.trainer)
@@ -157,6 +163,10 @@ def _complete(stage: Stage, further: Sequence[Images]) -> tuple[Stage, list[Prob
     changed: dict[str, Any] = {"settings": settings.model_dump(mode="json")} if settings else {}
     if takes_images:
         changed["datasets"] = (*stage.datasets, *further)
+    if settings is not None and trainer.takes_reference(settings):
+        changed["reference"] = stage.reference or reference
+    elif stage.reference and settings is not None:
+        found.append(Problem(("reference",), f"the trainer '{stage.trainer}' looks at no reference dataset"))
     return stage.model_copy(update=changed), found
 
 
@@ -219,4 +229,6 @@ def _compared(stage: Stage) -> dict[str, Any]:
     init = None if stage.init is None else place(stage.init)
     images = [f"{one.group}={place(one.name)}" if one.group else place(one.name) for one in stage.images]
     settings = {name: value for name, value in stage.settings.items() if name not in INCIDENTAL}
-    return {"trainer": stage.trainer, "init": init, "unlabelled": listed(images) or "none", **settings}
+    reference = None if stage.reference is None else place(stage.reference)
+    about = {"trainer": stage.trainer, "init": init, "unlabelled": listed(images) or "none", "reference": reference}
+    return {**about, **settings}
