@@ -81,21 +81,24 @@ def choose(project: Project, request: TrainRequest) -> Choice:
         raise UsageError(
             "--unlabelled", found, "leave it out, or choose a trainer that pretrains: selfcfg list trainers"
         )
-    _refuse_reference(request, needed=trainer_type.takes_reference(settings))
+    if request.reference is not None and not trainer_type.takes_reference(settings):
+        found = f"trainer '{request.trainer}' looks at no reference dataset"
+        raise UsageError("--reference", found, "leave it out, or choose --trainer reference_guided")
     if planned.after is not None and (request.unlabelled or not trainer_type.segments(settings)):
         found = f"{name} is the second stage of a cascade, which needs the results of the first for every image"
         raise UsageError("pretrain", found, "pretrain with another -c, and take that over with --init")
     return Choice(plan_name, plan, name, with_settings(planned, settings), trainer_type, settings)
 
 
-def _refuse_reference(request: TrainRequest, *, needed: bool) -> None:
-    """Raises where there is no reference dataset and one is needed, or the other way round."""
-    if needed and request.reference is None:
+def refuse_without_reference(request: TrainRequest, trainer_type: type[Trainer[Any]], settings: Settings) -> None:
+    """Nothing, where the reference dataset that a training needs is named, or none is needed.
+
+    Raises:
+        UsageError: one is needed.
+    """
+    if request.reference is None and trainer_type.takes_reference(settings):
         found = "it needs a labelled dataset besides the one that is trained for"
         raise UsageError(f"trainer '{request.trainer}'", found, "name one with --reference DATASET")
-    if request.reference is not None and not needed:
-        found = f"trainer '{request.trainer}' looks at no reference dataset"
-        raise UsageError("--reference", found, "leave it out, or choose --trainer reference_guided")
 
 
 def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:

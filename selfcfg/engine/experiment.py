@@ -11,7 +11,7 @@ from selfcfg.engine import pipeline
 from selfcfg.engine.batches import Batches
 from selfcfg.engine.cascade import PreviousStage, bring_to_grid, cross_validated_labels
 from selfcfg.engine.checkpoint import weights_of
-from selfcfg.engine.choice import Choice, TrainRequest, choose
+from selfcfg.engine.choice import Choice, TrainRequest, choose, refuse_without_reference
 from selfcfg.engine.collection import Collection, gather, gather_reference
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
 from selfcfg.engine.forecast import Forecast, Job, forecast, refuse_too_large
@@ -204,6 +204,7 @@ def open_experiment(
         DataError: cases cannot be read, or the splits leak.
     """
     plan_name, plan, configuration_name, configuration, trainer_type, settings = choose_feasible(project, request)
+    refuse_without_reference(request, trainer_type, settings)
     facts = pipeline.known_fingerprint(project, jobs)
     splits = pipeline.splits(project, facts)
     folds = existing_folds(project, folds, len(splits))

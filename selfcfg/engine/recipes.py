@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from selfcfg import registry
 from selfcfg.engine import pipeline
 from selfcfg.engine.checkpoint import weights_of
-from selfcfg.engine.choice import TrainRequest, parse_settings, setting_values
+from selfcfg.engine.choice import TrainRequest, parse_settings, refuse_without_reference, setting_values
 from selfcfg.engine.collection import Unlabelled
 from selfcfg.engine.experiment import choose_feasible, existing_folds, results_folder
 from selfcfg.engine.opening import changes
@@ -85,7 +85,10 @@ def open_recipe(
         )
         for stage in used.stage
     ]
-    chosen, *_ = [choose_feasible(project, one) for one in requests]
+    choices = [choose_feasible(project, one) for one in requests]
+    for one, choice in zip(requests, choices, strict=True):
+        refuse_without_reference(one, choice.trainer_type, choice.settings)
+    chosen = choices[0]
     if chosen.configuration.after is not None:
         found = f"{chosen.configuration_name} works after another configuration"
         raise UsageError(f"recipe {used.name}", found, "name one that works alone with -c")
