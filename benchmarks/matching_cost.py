@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from recording import append
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from benchmarks.recording import append
 from selfcfg.engine.optimisation import seed_globals
 from selfcfg.engine.trainer import Batch, Parts
 from selfcfg.testing import DATASETS, MemoryBatches, small_plan

@@ -21,7 +21,7 @@ from selfcfg.cli.options import (
     settings_of,
     split_values,
 )
-from selfcfg.cli.training import UnlabelledOption, unlabelled_sets
+from selfcfg.cli.training import ReferenceOption, UnlabelledOption, reference_folder, unlabelled_sets
 from selfcfg.errors import SelfcfgError, UsageError, counted, listed
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def label_efficiency(
         list[str] | None, typer.Option(metavar="ARM.KEY=VALUE", help="a setting of an arm that pretrains; repeat")
     ] = None,
     unlabelled: UnlabelledOption = None,
+    reference: ReferenceOption = None,
     configuration: ConfigurationOption = None,
     planner: PlanOption = None,
     mirroring: Annotated[bool, typer.Option(help="also predict mirrored images")] = True,
@@ -82,6 +83,7 @@ def label_efficiency(
         settings=settings_of(settings),
         pretraining=_by_arm(pretrain_set),
         unlabelled=unlabelled_sets(unlabelled, workspace),
+        reference=reference_folder(reference, workspace),
         configuration=configuration,
         planner=planner,
         mirroring=mirroring,

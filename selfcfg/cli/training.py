@@ -115,7 +115,7 @@ def train(
         seed=seed,
         init=init.absolute() if init else None,
         unlabelled=unlabelled_sets(unlabelled, workspace),
-        reference=Workspace.at(workspace).dataset_folder(reference) if reference else None,
+        reference=reference_folder(reference, workspace),
         previous=previous.absolute() if previous else None,
         name=name,
         resume=resume,
@@ -301,6 +301,11 @@ def _train(
         scores = f"\n{result.evaluation.table()}" if result.evaluation else ", pretrained"
         speaker.say(f"{experiment.configuration_name}, fold {fold}: {result.run.path}{scores}")
     return experiment
+
+
+def reference_folder(given: str | None, workspace: Path | None) -> Path | None:
+    """The raw folder of the reference dataset that an option names."""
+    return Workspace.at(workspace).dataset_folder(given) if given else None
 
 
 def unlabelled_sets(given: list[str] | None, workspace: Path | None) -> tuple[Unlabelled, ...]:

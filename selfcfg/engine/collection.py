@@ -93,6 +93,11 @@ class Collection:
     hashes: dict[str, str] = field(default_factory=dict)
     reference: Reference | None = None
 
+    @property
+    def reference_hash(self) -> dict[str, str]:
+        """The name of the reference with its hash; empty without one."""
+        return {self.reference.name: self.reference.hash} if self.reference else {}
+
     def without(self, pictures: Container[str]) -> tuple[Domain, ...]:
         """The further datasets without the cases whose image files have one of these hashes; says which these are."""
         given = zip(self.further, self.names[1:], self.pictures, strict=True)

@@ -121,7 +121,7 @@ class Experiment:
             previous_weights=self.previous.weights if self.previous else {},
             segments=self.trainer_type.segments(self.settings),
             unlabelled=self.collection.hashes,
-            reference={guide.name: guide.hash} if (guide := self.collection.reference) else {},
+            reference=self.collection.reference_hash,
             plan_hash=self.plan.content_hash(),
             data_hash=hash_json([self._source(case) for case in train]),
             train=train,

@@ -51,6 +51,7 @@ class LabelEfficiency(Record):
         settings: of the trainings with labels.
         pretraining: settings of the arms that pretrain, by arm.
         unlabelled: further images for arms that take images without labels.
+        reference: raw folder of the labelled dataset for arms that another one guides, or None.
         configuration: name within the plan; None: its default.
         planner: name of the plan; None: the only one there is.
         mirroring: average the predictions of mirrored images, where the training mirrored.
@@ -65,6 +66,7 @@ class LabelEfficiency(Record):
     settings: dict[str, Any] = {}
     pretraining: dict[str, dict[str, Any]] = {}
     unlabelled: tuple[Unlabelled, ...] = ()
+    reference: Path | None = None
     configuration: str | None = None
     planner: str | None = None
     mirroring: bool = True
@@ -133,10 +135,12 @@ class Benchmark:
             trainer=tuned.request.trainer,
             settings={key: value for key, value in shown.items() if key not in DECIDED},
             unlabelled=tuned.collection.hashes,
+            reference=tuned.collection.reference_hash,
         )
         if before is None:
             return arm
-        changes = {"pretrainer": before.request.trainer, "unlabelled": before.collection.hashes}
+        seen = before.collection
+        changes = {"pretrainer": before.request.trainer, "unlabelled": seen.hashes, "reference": seen.reference_hash}
         return arm.model_copy(update={**changes, "pretraining": _shown(before.settings)})
 
     def pretraining(self, arm: str, seed: int) -> Experiment:
@@ -237,18 +241,22 @@ def _requests(wanted: LabelEfficiency) -> _Requests:
             settings_of(wanted, trainer, budget, wanted.rates[0])
     if wanted.unlabelled and not any(one.unlabelled for part in found for one in part.values()):
         raise UsageError("--unlabelled", "no arm learns from images without labels", "leave it out, or add such an arm")
+    if wanted.reference and not any(one.reference for part in found for one in part.values()):
+        raise UsageError("--reference", "no arm is guided by a labelled dataset", "leave it out, or add such an arm")
     return found
 
 
 def _request(
     wanted: LabelEfficiency, name: str, trainer: type[Trainer[Any]], settings: Mapping[str, Any]
 ) -> TrainRequest:
+    typed = parse_settings(trainer, settings)
     return TrainRequest(
         configuration=wanted.configuration,
         planner=wanted.planner,
         trainer=name,
         settings=_quick(settings),
-        unlabelled=wanted.unlabelled if trainer.unlabelled(parse_settings(trainer, settings)) else (),
+        unlabelled=wanted.unlabelled if trainer.unlabelled(typed) else (),
+        reference=wanted.reference if trainer.takes_reference(typed) else None,
         resume=True,
         device=wanted.device,
     )
@@ -275,7 +283,8 @@ def _blind(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
     for arm, one in experiments.items():
         split = one.splits[FOLD]
         pictures = {case.picture for case in one.facts.cases if case.case in split.val}
-        collection = replace(one.collection, further=one.collection.without(pictures))
+        guide = one.collection.reference and one.collection.reference.without(pictures)
+        collection = replace(one.collection, further=one.collection.without(pictures), reference=guide)
         found[arm] = replace(one, splits=(split.model_copy(update={"val": ()}),), collection=collection)
     return found
 

@@ -7,6 +7,7 @@ have in common is looked for on the parameters that both reach.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -83,11 +84,12 @@ def without_conflicts(gradients: Sequence[Gradient], orders: Sequence[Sequence[i
 
 
 def added(gradients: Sequence[Gradient]) -> list[Tensor | None]:
-    """The sum of gradients."""
+    """The sum of gradients, each tensor in the memory layout of the first one that is there."""
     sums: list[Tensor | None] = []
     for column in zip(*gradients, strict=True):
         given = [one for one in column if one is not None]
-        sums.append(torch.stack(given).sum(0) if len(given) > 1 else given[0] if given else None)
+        # one by one, since a stack of tensors would be laid out anew
+        sums.append(reduce(torch.add, given) if given else None)
     return sums
 
 

@@ -88,3 +88,9 @@ def test_what_vanishes_has_no_direction_and_no_gradient() -> None:
     distance.backward()
     assert [one.grad.tolist() for one in (*first, *second)] == [[0, 0], [0, -1], [0, 0], [-0.5, 0]]
     assert cosine([torch.zeros(2)], [vector(1, 1)]) == 0
+
+
+def test_a_sum_keeps_the_layout_in_memory() -> None:
+    first, second = (torch.rand(4, 3, 2, 2).to(memory_format=torch.channels_last) for _ in range(2))
+    (found,) = added([[first], [second]])
+    assert torch.equal(found, first + second) and found.is_contiguous(memory_format=torch.channels_last)
