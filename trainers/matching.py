@@ -31,7 +31,7 @@ class MatchingSettings(Record):
     matching: How = Field(
         "fish",
         description="sum: not at all; fish: the second task, in random order, takes its gradient where a step of the "
-        "first one leads; cosine, l2: the distance of both gradients is a loss, which takes two to three times as long; "
+        "first one leads; cosine, l2: the distance of both gradients is a loss, at two or three times the cost; "
         "pcgrad: of each gradient what is against the other one is taken off",
     )
     inner_rate: float = Field(0.02, gt=0, description="of fish: learning rate of the step between the two tasks")
