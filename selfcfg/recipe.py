@@ -124,6 +124,7 @@ class Recipe(Record):
             changes["datasets"] = tuple(one.model_copy(update={"name": absolute(one.name)}) for one in stage.datasets)
             changes["init"] = stage.init and absolute(stage.init)
             changes["teachers"] = tuple(absolute(name) for name in stage.teachers)
+            changes["reference"] = stage.reference and absolute(stage.reference)
             if "init" in stage.foreach:
                 changes["foreach"] = {**stage.foreach, "init": [absolute(name) for name in stage.foreach["init"]]}
             stages.append(stage.model_copy(update=changes))

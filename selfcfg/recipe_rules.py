@@ -10,7 +10,7 @@ from selfcfg.expansion import SCRATCH
 from selfcfg.records import Problem
 from selfcfg.stages import Stage, flat, is_path
 
-_NO_TRAINING = ("trainer", "settings", "foreach", "init", "teachers", "folds", "unlabelled", "datasets")
+_NO_TRAINING = ("trainer", "settings", "foreach", "init", "teachers", "folds", "unlabelled", "datasets", "reference")
 """Keys that a stage which only chooses has no use for."""
 
 

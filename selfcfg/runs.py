@@ -102,6 +102,7 @@ class RunRecord(Record):
         segments: whether its weights predict label maps; else it only pretrains.
         taken_over: what became of these weights, part by part; None before the first step, and without any.
         unlabelled: further datasets whose images it was pretrained on, by name, each with the hash of its cases.
+        reference: name of the labelled dataset that guided it, with the hash of its cases and labels; empty without.
         plan_hash: content hash of the plan.
         data_hash: hash over the sources of the training cases.
         train: ids of the training cases.
@@ -132,6 +133,7 @@ class RunRecord(Record):
     segments: bool = True
     taken_over: TakeOver | None = None
     unlabelled: dict[str, str] = {}
+    reference: dict[str, str] = {}
     plan_hash: str
     data_hash: str
     train: tuple[str, ...]

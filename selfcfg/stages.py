@@ -66,6 +66,8 @@ class Stage(Record):
         unlabelled: datasets whose images are pretrained on besides the dataset's own: ids, folder names, or paths,
             which have a slash.
         datasets: the same with the group that each belongs to.
+        reference: for trainers that need one, the labelled dataset that guides them: an id, a folder name, or a path,
+            which has a slash. Default: what ``--reference`` names.
     """
 
     name: Name
@@ -78,6 +80,7 @@ class Stage(Record):
     teachers: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
     datasets: tuple[Images, ...] = ()
+    reference: str | None = None
 
     @property
     def images(self) -> tuple[Images, ...]:

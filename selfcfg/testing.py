@@ -31,8 +31,11 @@ from selfcfg.runs import RunFolder, RunRecord
 from selfcfg.topology import Topology
 
 CPU = torch.device("cpu")
-DATASETS = Datasets(("first", "second"), ("one", "other"))
 LABELS = LabelSchema(labels={"background": 0, "a": 1, "b": 2})
+REFERENCE = LabelSchema(labels={"background": 0, "x": 1, "y": 2, "z": 3})
+"""What label values mean in streams of a reference dataset."""
+
+DATASETS = Datasets(("first", "second"), ("one", "other"), REFERENCE)
 
 
 class ContractBroken(AssertionError):
@@ -153,7 +156,7 @@ class MemoryBatches:
         n_channels = 1 if need.one_channel else self.plan.input_channels(self.configuration)
         target = torch.zeros(size, 1, *shape, dtype=torch.int16)
         for sample in target:
-            for value in self.plan.labels.values[1:]:
+            for value in (REFERENCE if need.reference else self.plan.labels).values[1:]:
                 corner = [int(rng.integers(0, side // 2)) for side in shape]
                 sample[(0, *(slice(start, start + 6) for start in corner))] = value
         views = []

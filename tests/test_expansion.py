@@ -131,6 +131,11 @@ def test_long_names_are_cut_and_stay_apart() -> None:
         ([stage("a"), stage("b", teachers=["aa"])], "stage[1].teachers[0]: no stage 'aa', did you mean 'a'?"),
         ([stage(keep={"per": "x"})], "stage[0].keep.per: 'a' has no 'x' that tells it apart"),
         ([stage(keep={"best_by": "dise"})], "stage[0].keep.best_by: found 'dise', did you mean 'dice'?"),
+        ([stage(foreach={"reference": ["5"]})], "stage[0].foreach.reference: takes settings of the trainer"),
+        (
+            [stage("a"), {"name": "b", "keep": {"of": ["a"]}, "reference": "5"}],
+            "stage[1].reference: a stage with keep.of chooses among others",
+        ),
         ([stage("a"), stage("b", keep={"of": ["a"]})], "stage[1].trainer: a stage with keep.of chooses among others"),
         ([stage("a", keep={}), {"name": "b", "keep": {"of": ["a"]}}], "stage[1].keep.of[0]: 'a' keeps some of its own"),
         ([{"name": "b", "keep": {"of": ["c"]}}, stage("c")], "stage[0].keep.of[0]: must be an earlier stage"),
@@ -152,12 +157,14 @@ def test_what_was_used_reads_back_the_same(tmp_path: Any) -> None:
     assert Recipe.read(tmp_path / "recipe.json") == made
 
 
-def test_relative_paths_of_starts_and_teachers_count_from_the_file(tmp_path: Any) -> None:
-    text = '[[stage]]\nname = "a"\ntrainer = "x"\nteachers = ["./t"]\nforeach = { init = ["./r", "none"] }\n'
+def test_relative_paths_of_starts_teachers_and_references_count_from_the_file(tmp_path: Any) -> None:
+    text = '[[stage]]\nname = "a"\ntrainer = "x"\nteachers = ["./t"]\nreference = "./g"\n'
+    text += 'foreach = { init = ["./r", "none"] }\n'
     (tmp_path / "mine.toml").write_text(text)
     only = Recipe.read(tmp_path / "mine.toml").stage[0]
     assert only.foreach["init"] == [str(tmp_path / "r"), "none"]
     assert only.teachers == (str(tmp_path / "t"),)
+    assert only.reference == str(tmp_path / "g")
 
 
 @pytest.mark.parametrize(

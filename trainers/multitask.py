@@ -15,16 +15,13 @@ from selfcfg.errors import nearest
 from selfcfg.nets.unet import build_parts
 from selfcfg.plan import Configuration, Plan
 from selfcfg.records import Record
-from selfcfg.registry import load, registered
 from selfcfg.trainers.balance import Balance, Calibration, How, Weighed
+from selfcfg.trainers.pretext.installed import TASKS, task_tables
 from selfcfg.trainers.pretext.task import Task
 from selfcfg.trainers.pretraining import PROBE, PROBED, Means, PretrainingSettings, Probe
 from selfcfg.trainers.supervised import Supervised, SupervisedSettings
 
 LABELLED, SEGMENTATION = "labelled", "segmentation"
-
-TASKS: dict[str, type[Task[Any]]] = {name: load("tasks", name) for name in registered("tasks")}
-"""The installed tasks by name."""
 
 _OF_PRETRAINING = ("epochs", "validation_iterations", "optimizer", "learning_rate", "weight_decay")
 
@@ -92,9 +89,7 @@ def _weights_type() -> type[Record]:
 def _settings_type() -> type[TasksSettings]:
     """The settings with the table of each installed task, and a weight for each."""
     told = "weight of each task's loss, that of segmentation being 1; not with balance=uncertainty"
-    tables: dict[str, Any] = {"weight": (TaskWeights, Field(TaskWeights(), description=told))}
-    for name, task in TASKS.items():
-        tables[name] = (task.settings_type, Field(task.settings_type(), description=f"of the task {name}"))
+    tables: dict[str, Any] = {"weight": (TaskWeights, Field(TaskWeights(), description=told)), **task_tables(TASKS)}
     return create_model("MultitaskSettings", __base__=TasksSettings, __module__=__name__, **tables)
 
 

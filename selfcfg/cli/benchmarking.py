@@ -23,7 +23,7 @@ from selfcfg.cli.options import (
     settings_of,
     split_values,
 )
-from selfcfg.cli.training import UnlabelledOption, unlabelled_sets
+from selfcfg.cli.training import ReferenceOption, UnlabelledOption, reference_folder, unlabelled_sets
 from selfcfg.errors import SelfcfgError, UsageError, counted, listed
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from selfcfg.engine.label_jobs import Finished
 
 benchmark = typer.Typer(help="Compares training strategies.", no_args_is_help=True, rich_markup_mode=None)
+
+PretrainSetOption = Annotated[
+    list[str] | None, typer.Option(metavar="ARM.KEY=VALUE", help="a setting of an arm that pretrains; repeat")
+]
+
+PretrainOnOption = Annotated[
+    list[str] | None, typer.Option(metavar="ARM:IMAGES", help="like --unlabelled, for one arm alone; repeat")
+]
 
 BUDGETS = {"short": 100, "converged": 600}
 """Steps of the budgets that may be named without; of a small network on two cores a minute or two, and several."""
@@ -52,13 +60,10 @@ def label_efficiency(
     ] = None,
     rates: Annotated[list[str] | None, typer.Option(help="learning rates to choose from; default: 0.01,0.003")] = None,
     settings: SetOption = None,
-    pretrain_set: Annotated[
-        list[str] | None, typer.Option(metavar="ARM.KEY=VALUE", help="a setting of an arm that pretrains; repeat")
-    ] = None,
+    pretrain_set: PretrainSetOption = None,
     unlabelled: UnlabelledOption = None,
-    pretrain_on: Annotated[
-        list[str] | None, typer.Option(metavar="ARM:IMAGES", help="like --unlabelled, for one arm alone; repeat")
-    ] = None,
+    pretrain_on: PretrainOnOption = None,
+    reference: ReferenceOption = None,
     configuration: ConfigurationOption = None,
     planner: PlanOption = None,
     mirroring: Annotated[bool, typer.Option(help="also predict mirrored images")] = True,
@@ -88,6 +93,7 @@ def label_efficiency(
         pretraining=_by_arm(pretrain_set),
         unlabelled=unlabelled_sets(unlabelled, workspace),
         further={arm: unlabelled_sets(sets, workspace) for arm, sets in _sets_by_arm(pretrain_on).items()},
+        reference=reference_folder(reference, workspace),
         configuration=configuration,
         planner=planner,
         mirroring=mirroring,

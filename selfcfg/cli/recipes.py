@@ -26,7 +26,7 @@ def recipe_of(name: str, settings: list[str] | None, **decided: object) -> Recip
         UsageError: there is none, settings are wrong, or an option was given, too, that a recipe decides itself: what
             each stage trains and starts from.
     """
-    from selfcfg.engine.recipes import completed  # noqa: PLC0415
+    from selfcfg.engine.recipe_trainers import completed  # noqa: PLC0415
 
     if given := [option for option, value in decided.items() if value is not None]:
         option = f"--{given[0].replace('_', '-')}"
@@ -81,7 +81,7 @@ def tell_all(speaker: Speaker, folder: Path, experiments: Sequence[Experiment], 
 def overview(recipe: Recipe) -> dict[str, Any]:
     """A recipe with its candidates, what each starts from, what is kept, and how much all of it is, as JSON."""
     from selfcfg.engine.recipe_graph import total_steps  # noqa: PLC0415
-    from selfcfg.engine.recipes import completed, parts_handed_on, steps_of, trainer_of  # noqa: PLC0415
+    from selfcfg.engine.recipe_trainers import completed, parts_handed_on, steps_of, trainer_of  # noqa: PLC0415
 
     used = completed(recipe)
     inherits = {one.key: parts for one, parts in parts_handed_on(used)}
@@ -149,6 +149,8 @@ def _said(stage: Stage) -> Iterator[str]:
         yield f"learns from {listed(stage.teachers, 20)}"
     for one in stage.images:
         yield f"images of {one.name}" + (f", group {one.group}" if one.group else "")
+    if stage.reference is not None:
+        yield f"reference: {stage.reference}"
     if stage.folds is not None:
         yield f"folds: {stage.folds if stage.folds == 'all' else listed(stage.folds)}"
     if stage.trainer is not None:

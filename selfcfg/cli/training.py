@@ -83,6 +83,10 @@ TrainJobsOption = Annotated[
     ),
 ]
 
+ReferenceOption = Annotated[
+    str | None, typer.Option(help="labelled dataset that guides a pretraining, see: --trainer reference_guided")
+]
+
 SUPERVISED = "supervised"
 
 CASCADE = "3d_cascade_fullres"
@@ -102,6 +106,7 @@ def train(
     init: InitOption = None,
     teacher: TeacherOption = None,
     unlabelled: UnlabelledOption = None,
+    reference: ReferenceOption = None,
     previous: Annotated[
         Path | None, typer.Option(help="for a cascade: the experiment folder of its first stage; default: its twin's")
     ] = None,
@@ -132,6 +137,7 @@ def train(
         init=init.absolute() if init else None,
         teachers=tuple(Path(path).absolute() for path in split_values(teacher)),
         unlabelled=unlabelled_sets(unlabelled, workspace),
+        reference=reference_folder(reference, workspace),
         previous=previous.absolute() if previous else None,
         name=name,
         resume=resume,
@@ -305,6 +311,11 @@ def _train(
         scores = f"\n{result.evaluation.table()}" if result.evaluation else ", pretrained"
         speaker.say(f"{experiment.configuration_name}, fold {fold}: {result.run.path}{scores}")
     return experiment
+
+
+def reference_folder(given: str | None, workspace: Path | None) -> Path | None:
+    """The raw folder of the reference dataset that an option names."""
+    return Workspace.at(workspace).dataset_folder(given) if given else None
 
 
 def unlabelled_sets(given: list[str] | None, workspace: Path | None) -> tuple[Unlabelled, ...]:

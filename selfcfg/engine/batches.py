@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -163,6 +162,7 @@ class _Read(NamedTuple):
     places: list[_Place]
     samples: list[Sequence[View]]
     need: Need
+    space: PatchSpace
 
 
 class _Ready(NamedTuple):
@@ -190,13 +190,10 @@ class _Content:
     seed: int
     opened: dict[tuple[Path, str], StoredCase] = field(default_factory=dict)
 
-    @cached_property
-    def space(self) -> PatchSpace:
-        return PatchSpace.of(self.configuration, self.plan)
-
-    def space_of(self, need: Need) -> PatchSpace:
+    def space_of(self, source: Source) -> PatchSpace:
         """The patches of a stream."""
-        space = replace(self.space, masked=(False,)) if need.one_channel else self.space
+        need, space = source.need, PatchSpace.of(self.configuration, source.plan or self.plan)
+        space = replace(space, masked=(False,)) if need.one_channel else space
         return space.in_stack() if need.sequence > 1 else space
 
     @property
@@ -217,9 +214,8 @@ class _Content:
     def finish(self, read: _Read) -> _Ready:
         """Carries out the draws."""
         execute, device = _executor(self.settings.executor), torch.device("cpu") if self.in_workers else self.device
-        space = self.space_of(read.need)
-        count = len(space.masked)
-        done = [[execute(view.to(device), space) for view in views] for views in read.samples]
+        count = len(read.space.masked)
+        done = [[execute(view.to(device), read.space) for view in views] for views in read.samples]
         images = tuple(
             torch.stack([self._input(image[:count], labels) for image, labels in column])
             for column in zip(*done, strict=True)
@@ -238,7 +234,7 @@ class _Content:
     def _read(self, stream: str, number: _Number, tell: Tell) -> _Read:
         source = self.sources[stream]
         need = source.need
-        read = _Read([], [], [], need)
+        read = _Read([], [], [], need, self.space_of(source))
         for place in range(-(-self.configuration.batch_size // need.sequence)):
             rng = generator(self.seed, f"{number.phase}/{stream}", number.first, number.second, place)
             index = draw_domain(rng, source.drawn_from(number.phase))
@@ -248,10 +244,10 @@ class _Content:
             case = self._open(domain, name, need)
             channel = int(rng.integers(case.image.shape[0])) if need.one_channel else None
             soft = domain.soft_targets(name) if need.soft and number.phase == "training" else None
-            wish = self._wish(place, need)
+            wish = self._wish(place, source)
             corners = draw_sequence(rng, case, wish, need.sequence)
             draws = [self._draw(rng, source, number.phase) for _ in range(need.views)]
-            shifts = draw_shifts(rng, self.space.patch_size, need)
+            shifts = draw_shifts(rng, self.configuration.patch_size, need)
             for step, corner in enumerate(corners):
                 read.cases.append(name)
                 position = relative_position(corner, wish.size, case)
@@ -271,24 +267,24 @@ class _Content:
             self.opened[key] = case
         return self.opened[key]
 
-    def _wish(self, place: int, need: Need) -> PatchWish:
-        size = self.space.patch_size
+    def _wish(self, place: int, source: Source) -> PatchWish:
+        need, size, labels = source.need, self.configuration.patch_size, (source.plan or self.plan).labels
         z, y, x = size if len(size) == 3 else (1, *size)
         foreground = is_foreground(place, self.configuration.batch_size, self.settings.foreground_fraction)
-        return PatchWish((z, y, x), need.targets and foreground, need.targets and self.plan.labels.ignore is not None)
+        return PatchWish((z, y, x), need.targets and foreground, need.targets and labels.ignore is not None)
 
     def _draw(self, rng: np.random.Generator, source: Source, phase: Phase) -> _Draws:
         if phase == "validation" or self.settings.augmentation == "none":
             return UNCHANGED, Faults()
         transforms = source.need.transforms or self.settings.transforms
-        one = draw(rng, self.space_of(source.need), transforms)
+        one = draw(rng, self.space_of(source), transforms)
         if source.previous is None:
             return one, Faults()
         return one, draw_faults(rng, self.plan.labels.foreground_values, transforms)
 
     def _view(self, reader: _Reader, draws: _Draws) -> View:
         source, case, (one, faults) = reader.source, reader.case, draws
-        space = self.space_of(source.need)
+        space = self.space_of(source)
         box = one.source_box(space)
         is_flat = len(box) == 2
         whole = ((0, 1), *box) if is_flat else box

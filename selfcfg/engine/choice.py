@@ -31,6 +31,7 @@ class TrainRequest(Record):
         teachers: runs that it learns from, for trainers that do: experiment or fold folders, or imported models; of an
             experiment with folds each fold takes the run of the same fold, where there is one.
         unlabelled: images to pretrain on besides the dataset's own, for trainers that take images without labels.
+        reference: raw folder of the labelled dataset that guides it, for trainers that need one; else None.
         previous: for a cascade, the experiment folder of the stage before; None: the one with the same trainer, plan
             and name.
         stage: the stage of a recipe that it is, or None.
@@ -48,6 +49,7 @@ class TrainRequest(Record):
     init: Path | None = None
     teachers: tuple[Path, ...] = ()
     unlabelled: tuple[Unlabelled, ...] = ()
+    reference: Path | None = None
     previous: Path | None = None
     stage: StageOf | None = None
     name: str | None = None
@@ -85,10 +87,24 @@ def choose(project: Project, request: TrainRequest) -> Choice:
         raise UsageError(
             "--unlabelled", found, "leave it out, or choose a trainer that pretrains: selfcfg list trainers"
         )
+    if request.reference is not None and not trainer_type.takes_reference(settings):
+        found = f"trainer '{request.trainer}' looks at no reference dataset"
+        raise UsageError("--reference", found, "leave it out, or choose --trainer reference_guided")
     if planned.after is not None and (request.unlabelled or not trainer_type.segments(settings)):
         found = f"{name} is the second stage of a cascade, which needs the results of the first for every image"
         raise UsageError("pretrain", found, "pretrain with another -c, and take that over with --init")
     return Choice(plan_name, plan, name, with_settings(planned, settings), trainer_type, settings)
+
+
+def refuse_without_reference(request: TrainRequest, trainer_type: type[Trainer[Any]], settings: Settings) -> None:
+    """Nothing, where the reference dataset that a training needs is named, or none is needed.
+
+    Raises:
+        UsageError: one is needed.
+    """
+    if request.reference is None and trainer_type.takes_reference(settings):
+        found = "it needs a labelled dataset besides the one that is trained for"
+        raise UsageError(f"trainer '{request.trainer}'", found, "name one with --reference DATASET")
 
 
 def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:

@@ -1,4 +1,4 @@
-"""Images without labels, of one dataset or of several, brought to the plan of the dataset that is trained for."""
+"""Further datasets, without labels or as a labelled reference, brought to the plan of the one that is trained for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from selfcfg.errors import DataError, SelfcfgError, UsageError, counted, listed
 from selfcfg.files import hash_json
 from selfcfg.fingerprint import ChannelStatistics
 from selfcfg.geometry import Geometry, Vector
-from selfcfg.io import read_header
+from selfcfg.io import hash_images, read_header
 from selfcfg.plan import Configuration, Plan
 from selfcfg.progress import say
 from selfcfg.project import Project
@@ -49,6 +49,29 @@ class Unlabelled(Record):
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A labelled dataset that guides the pretraining for another one.
+
+    Args:
+        name: of the dataset.
+        domain: its cases, preprocessed.
+        plan: that of the dataset that is trained for, with the meaning of the reference's labels.
+        pictures: the hash of the image files of every case.
+        hash: of what its cases were made from, images and labels.
+    """
+
+    name: str
+    domain: Domain
+    plan: Plan
+    pictures: Mapping[str, str]
+    hash: str
+
+    def without(self, pictures: Container[str]) -> Reference:
+        """The reference without the cases whose image files have one of these hashes; says which these are."""
+        return replace(self, domain=_without(self.domain, self.name, self.pictures, pictures))
+
+
+@dataclass(frozen=True)
 class Collection:
     """What a pretraining draws from besides the labelled cases.
 
@@ -60,6 +83,7 @@ class Collection:
         names: of the datasets by domain index, the own first.
         groups: their names by index.
         hashes: what the further datasets were, by name.
+        reference: the labelled dataset that guides it, or None.
     """
 
     own: Path | None = None
@@ -69,19 +93,27 @@ class Collection:
     names: tuple[str, ...] = ("own",)
     groups: tuple[str, ...] = ("own",)
     hashes: dict[str, str] = field(default_factory=dict)
+    reference: Reference | None = None
+
+    @property
+    def reference_hash(self) -> dict[str, str]:
+        """The name of the reference with its hash; empty without one."""
+        return {self.reference.name: self.reference.hash} if self.reference else {}
 
     def without(self, pictures: Container[str]) -> tuple[Domain, ...]:
         """The further datasets without the cases whose image files have one of these hashes; says which these are."""
-        kept = []
-        for domain, known, name in zip(self.further, self.pictures, self.names[1:], strict=True):
-            same = {case for case, picture in known.items() if picture in pictures}
-            if same:
-                say(f"{name}: left out {listed(sorted(same))}, the same images as cases of the validation")
-            training, validation = (
-                tuple(case for case in cases if case not in same) for cases in (domain.training, domain.validation)
-            )
-            kept.append(replace(domain, training=training, validation=validation))
-        return tuple(kept)
+        given = zip(self.further, self.names[1:], self.pictures, strict=True)
+        return tuple(_without(domain, name, known, pictures) for domain, name, known in given)
+
+
+def _without(domain: Domain, name: str, known: Mapping[str, str], pictures: Container[str]) -> Domain:
+    same = {case for case, picture in known.items() if picture in pictures}
+    if same:
+        say(f"{name}: left out {listed(sorted(same))}, the same images as cases of the validation")
+    training, validation = (
+        tuple(case for case in cases if case not in same) for cases in (domain.training, domain.validation)
+    )
+    return replace(domain, training=training, validation=validation)
 
 
 def gather(
@@ -139,6 +171,60 @@ def gather(
     return Collection(own, tuple(further), tuple(pictures), tuple(given), tuple(names), tuple(groups), hashes)
 
 
+def gather_reference(project: Project, plan: Plan, configuration: str, folder: Path, *, jobs: int) -> Reference:
+    """Preprocesses a labelled dataset for a configuration of another one; what is there already is kept.
+
+    Its images are normalised and resampled as the plan says, and where they are much larger or smaller, scaled to the
+    same field of view. A tenth of its subjects is held out, of three or more at least one. Where its labels tell left
+    from right, it is not mirrored along that axis.
+
+    Args:
+        project: of the dataset that the network is meant for.
+        plan: its plan.
+        configuration: name within the plan.
+        folder: of the raw reference dataset.
+        jobs: processes at most.
+
+    Raises:
+        UsageError: it is no raw dataset, or the one that is trained for.
+        DataError: a case has no label, cannot be read, or does not suit the network.
+    """
+    asked = f"guide by {folder}"
+    if folder.resolve() == project.root.resolve():
+        raise UsageError(asked, "it is the dataset that is trained for", "name another dataset with --reference")
+    if not (folder / "dataset.json").is_file():
+        remedy = "make a dataset of its images and labels: selfcfg convert folder"
+        raise UsageError(asked, "it has no dataset.json, which says what its labels mean", remedy)
+    dataset = Dataset.open(folder)
+    if bare := [case.id for case in dataset.cases if case.label is None or not case.label.is_file()]:
+        found = f"no label of {counted(len(bare), 'case')}: {listed(bare)}"
+        raise DataError(asked, found, "give these labels, take them out, or use the images with --unlabelled")
+    wanted = plan.model_copy(update={"labels": dataset.labels})
+    made = _Foreign.of(dataset.name, folder, dataset.cases, wanted, configuration, alike=False)
+    store = made.preprocessed(project, configuration, jobs, "reference")
+    sources = [store.open(case.id).info.source for case in dataset.cases]
+    training, held_out = _split(dataset.name, dataset.cases, least=1)
+    return Reference(
+        name=dataset.name,
+        domain=Domain(store.folder, training, held_out),
+        plan=wanted.model_copy(update={"mirror_axes": _mirrored(wanted, dataset.cases)}),
+        pictures={case.id: hash_images(case) for case in dataset.cases},
+        hash=hash_json([dataset.labels.model_dump(mode="json"), *sources]),
+    )
+
+
+def _mirrored(plan: Plan, cases: Sequence[Case]) -> tuple[int, ...]:
+    """The axes along which images may be mirrored without making a left organ of a right one."""
+    if not plan.labels.lateral_pairs:
+        return plan.mirror_axes
+    geometries = [read_header(case.images[0])[1] for case in cases]
+    letters = {
+        (axis, letter) for one in geometries if one.dimensions == 3 for axis, letter in enumerate(one.orientation)
+    }
+    lateral = {axis for axis, letter in letters if letter in "LR"} | {2 for one in geometries if one.dimensions == 2}
+    return tuple(axis for axis in plan.mirror_axes if plan.axis_order[axis] not in lateral)
+
+
 def _free(name: str, taken: Sequence[str]) -> str:
     """The name, or where it is taken, the name with a number."""
     candidates = (name if number == 1 else f"{name} ({number})" for number in itertools.count(1))
@@ -185,10 +271,10 @@ class _Foreign:
         dataset = Dataset(root=folder, description=description, cases=tuple(cases))
         return cls(dataset, _adapted(plan, configuration, channels, spacing, alike=alike))
 
-    def preprocessed(self, project: Project, configuration: str, jobs: int) -> Store:
+    def preprocessed(self, project: Project, configuration: str, jobs: int, kind: str = "unlabelled") -> Store:
         # folders of the same name have stores of their own
         place = hash_json(str(self.dataset.root.resolve()))[:8]
-        folder = project.preprocessed / "unlabelled" / f"{self.dataset.name}-{place}"
+        folder = project.preprocessed / kind / f"{self.dataset.name}-{place}"
         folder /= f"{configuration}-{self.plan.preprocessing_hash(configuration)}"
         return preprocess(self.dataset, self.plan, configuration, folder, jobs=jobs)
 
@@ -248,10 +334,13 @@ def _adapted(plan: Plan, configuration: str, channels: Sequence[str], spacing: V
     )
 
 
-def _split(name: str, cases: Sequence[Case]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Training and validation cases of a further dataset, no subject in both; of few subjects all are trained on."""
+def _split(name: str, cases: Sequence[Case], *, least: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Training and validation cases of a further dataset, no subject in both.
+
+    Of few subjects all are trained on, but for `least` of three or more.
+    """
     subjects = sorted({case.subject for case in cases})
-    count = int(len(subjects) * HELD_OUT)
+    count = max(int(len(subjects) * HELD_OUT), least if len(subjects) > 2 else 0)
     order = generator(0, f"held out of {name}").permutation(len(subjects))
     drawn = {subjects[int(index)] for index in order[:count]}
     ordered = sorted(cases, key=lambda case: case.id)

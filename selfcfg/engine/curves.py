@@ -9,6 +9,9 @@ from typing import Any
 
 from selfcfg.files import replacing
 
+ON_LOG_AXIS = "gradient norm"
+"""Begins the names of validation scores that are drawn on an axis of their own, since they are of any size."""
+
 _SIZE = (8.0, 9.0)
 _MARGINS = {"left": 0.1, "right": 0.9, "top": 0.98, "bottom": 0.06, "hspace": 0.08}
 
@@ -29,8 +32,7 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     losses, scores, rates = figure.subplots(3, 1, sharex=True, gridspec_kw=_MARGINS)
     _plot(losses, entries, lambda entry: {"loss": entry["loss"], **entry["terms"]})
     losses.set_ylabel("training loss")
-    _plot(scores, entries, lambda entry: {**entry["validation"], "moving average": entry["average"]})
-    scores.set_ylabel("validation score")
+    _plot_scores(scores, entries)
     _plot(rates, entries, lambda entry: {"learning rate": entry["learning_rate"]})
     rates.set_ylabel("learning rate")
     times = rates.twinx()
@@ -46,6 +48,24 @@ def draw_curves(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     times.legend(handles=[*rates.get_lines(), *times.get_lines()], loc="upper right", fontsize="small")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=100)
+
+
+def _plot_scores(axes: Any, entries: Sequence[Mapping[str, Any]]) -> None:
+    """The validation scores, with norms on an axis of their own."""
+
+    def chosen(entry: Mapping[str, Any], *, norms: bool) -> dict[str, float | None]:
+        return {name: score for name, score in entry["validation"].items() if name.startswith(ON_LOG_AXIS) == norms}
+
+    _plot(axes, entries, lambda entry: {**chosen(entry, norms=False), "moving average": entry["average"]})
+    axes.set_ylabel("validation score")
+    if any(chosen(entry, norms=True) for entry in entries):
+        sizes = axes.twinx()
+        sizes.set_prop_cycle(color=["dimgray", "black"])
+        _plot(sizes, entries, lambda entry: chosen(entry, norms=True), style="--")
+        sizes.set(yscale="log", ylabel=ON_LOG_AXIS)
+        sizes.grid(visible=False)
+        axes.get_legend().remove()
+        sizes.legend(handles=[*axes.get_lines(), *sizes.get_lines()], loc="best", fontsize="small")
 
 
 def _plot(

@@ -11,15 +11,15 @@ from selfcfg.engine import pipeline
 from selfcfg.engine.batches import Batches
 from selfcfg.engine.cascade import PreviousStage, bring_to_grid, first_stage
 from selfcfg.engine.checkpoint import weights_of
-from selfcfg.engine.choice import Choice, TrainRequest, choose
-from selfcfg.engine.collection import Collection, gather
+from selfcfg.engine.choice import Choice, TrainRequest, choose, refuse_without_reference
+from selfcfg.engine.collection import Collection, gather, gather_reference
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
 from selfcfg.engine.forecast import Forecast, Job, forecast, refuse_too_large
 from selfcfg.engine.lessons import Lessons, Pupil, take_lessons
 from selfcfg.engine.soft_targets import Classroom
-from selfcfg.engine.source import Domain, Source
 from selfcfg.engine.store import Store
-from selfcfg.engine.trainer import Datasets, Need, Settings, Trainer
+from selfcfg.engine.supply import Supply
+from selfcfg.engine.trainer import Datasets, Settings, Trainer
 from selfcfg.errors import UsageError, listed
 from selfcfg.files import hash_file, hash_json
 from selfcfg.fingerprint import Fingerprint
@@ -62,37 +62,24 @@ class Experiment:
 
     def trainer(self) -> Trainer[Any]:
         """A new trainer, for one fold."""
-        datasets = Datasets(self.collection.names, self.collection.groups)
+        guide = self.collection.reference
+        datasets = Datasets(self.collection.names, self.collection.groups, guide.plan.labels if guide else None)
         return self.trainer_type(self.settings, self.plan, self.configuration, datasets)
 
     def batches(self, record: RunRecord) -> Batches:
         """Where the batches of one fold come from."""
-        split = self.splits[int(record.fold)]
-        pictures = {case.case: case.picture for case in self.facts.cases}
-        further = self.collection.without({pictures[case] for case in split.val})
-        needs = self.trainer_type.needs_for(self.settings)
-        sources = {
-            stream: self._source_of(need, record, further)
-            for stream, need in needs.items()
-            if not need.optional or self.request.unlabelled
-        }
+        fold = int(record.fold)
+        supply = Supply(
+            store_folder=self.store.folder,
+            split=self.splits[fold],
+            pictures={case.case: case.picture for case in self.facts.cases},
+            collection=self.collection,
+            previous=self.previous.folder if self.previous else None,
+            lessons=self.lessons.get(fold),
+        )
+        sources = supply.sources(self.trainer_type.needs_for(self.settings), record.train, record.validation)
         device = choose_device(self.request.device)
         return Batches(sources, self.settings, self.configuration, self.plan, device, record.seed)
-
-    def _source_of(self, need: Need, record: RunRecord, further: tuple[Domain, ...]) -> Source:
-        """Labelled cases are those of the record; images without labels all of the fold, and of further sets."""
-        previous = self.previous.folder if self.previous else None
-        store = self.collection.own if need.one_channel and self.collection.own else self.store.folder
-        lessons = self.lessons.get(int(record.fold)) if need.soft else None
-        soft = lessons.own if lessons else None
-        if need.targets:
-            return Source((Domain(store, record.train, record.validation, soft=soft),), need, previous)
-        split = self.splits[int(record.fold)]
-        if need.soft:  # teachers speak in training alone
-            at = (lessons.further if lessons else ()) or (None,) * len(further)
-            further = tuple(replace(one, soft=where, validation=()) for one, where in zip(further, at, strict=True))
-            return Source((Domain(store, split.train, soft=soft), *further), need, previous)
-        return Source((Domain(store, split.train, split.val), *further), need, previous)
 
     def init(self, fold: int) -> Path | None:
         """What a fold's first weights are taken from: a run or a weights file."""
@@ -124,6 +111,7 @@ class Experiment:
             previous_weights=self.previous.weights if self.previous else {},
             segments=self.trainer_type.segments(self.settings),
             unlabelled=self.collection.hashes,
+            reference=self.collection.reference_hash,
             plan_hash=self.plan.content_hash(),
             data_hash=hash_json([self._source(case) for case in train]),
             train=train,
@@ -258,6 +246,7 @@ def open_experiment(
         DataError: cases cannot be read, or the splits leak.
     """
     plan_name, plan, configuration_name, configuration, trainer_type, settings = choose_feasible(project, request)
+    refuse_without_reference(request, trainer_type, settings)
     facts = pipeline.known_fingerprint(project, jobs)
     splits = pipeline.splits(project, facts)
     folds = existing_folds(project, folds, len(splits))
@@ -281,6 +270,9 @@ def open_experiment(
     if unlabelled := trainer_type.unlabelled(settings):
         alike = any(need.one_channel for need in unlabelled)
         collection = gather(project, plan, configuration_name, request.unlabelled, alike=alike, jobs=jobs)
+    if request.reference is not None:
+        guide = gather_reference(project, plan, configuration_name, request.reference, jobs=jobs)
+        collection = replace(collection, reference=guide)
     experiment = Experiment(
         project=project,
         request=request,

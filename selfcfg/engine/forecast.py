@@ -28,7 +28,7 @@ from selfcfg.engine.rehearsal import Pace, rehearse
 from selfcfg.engine.source import Domain, Source
 from selfcfg.engine.store import CaseInfo, Prepared, Store
 from selfcfg.engine.stored_array import write_array
-from selfcfg.engine.trainer import Settings, Trainer
+from selfcfg.engine.trainer import Datasets, Settings, Trainer
 from selfcfg.errors import SelfcfgError
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import Geometry
@@ -122,7 +122,7 @@ class Job:
 
     def trainer(self, settings: Settings, configuration: Configuration) -> Trainer[Any]:
         """A trainer of the job, perhaps with other settings or sizes."""
-        return self.trainer_type(settings, self.plan, configuration)
+        return self.trainer_type(settings, self.plan, configuration, Datasets(reference=self.plan.labels))
 
 
 def forecast(job: Job) -> Forecast:

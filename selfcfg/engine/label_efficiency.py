@@ -52,6 +52,7 @@ class LabelEfficiency(Record):
         pretraining: settings of the arms that pretrain, by arm.
         unlabelled: further images for all arms that take images without labels.
         further: still further ones, by arm.
+        reference: raw folder of the labelled dataset for arms that another one guides, or None.
         configuration: name within the plan; None: its default.
         planner: name of the plan; None: the only one there is.
         mirroring: average the predictions of mirrored images, where the training mirrored.
@@ -67,6 +68,7 @@ class LabelEfficiency(Record):
     pretraining: dict[str, dict[str, Any]] = {}
     unlabelled: tuple[Unlabelled, ...] = ()
     further: dict[str, tuple[Unlabelled, ...]] = {}
+    reference: Path | None = None
     configuration: str | None = None
     planner: str | None = None
     mirroring: bool = True
@@ -135,10 +137,12 @@ class Benchmark:
             trainer=tuned.request.trainer,
             settings={key: value for key, value in shown.items() if key not in DECIDED},
             unlabelled=tuned.collection.hashes,
+            reference=tuned.collection.reference_hash,
         )
         if before is None:
             return arm
-        changes = {"pretrainer": before.request.trainer, "unlabelled": before.collection.hashes}
+        seen = before.collection
+        changes = {"pretrainer": before.request.trainer, "unlabelled": seen.hashes, "reference": seen.reference_hash}
         return arm.model_copy(update={**changes, "pretraining": _shown(before.settings)})
 
     def pretraining(self, arm: str, seed: int) -> Experiment:
@@ -242,18 +246,21 @@ def _requests(wanted: LabelEfficiency) -> _Requests:
                 raise UsageError("--set", f"with these settings the arm '{arm}' only pretrains", "give --pretrain-set")
     if wanted.unlabelled and not any(one.unlabelled for part in found for one in part.values()):
         raise UsageError("--unlabelled", "no arm learns from images without labels", "leave it out, or add such an arm")
+    if wanted.reference and not any(one.reference for part in found for one in part.values()):
+        raise UsageError("--reference", "no arm is guided by a labelled dataset", "leave it out, or add such an arm")
     return found
 
 
 def _request(wanted: LabelEfficiency, arm: str, name: str, settings: Mapping[str, Any]) -> TrainRequest:
     trainer: type[Trainer[Any]] = registry.load("trainers", name)
-    takes_images = trainer.unlabelled(parse_settings(trainer, settings))
+    typed = parse_settings(trainer, settings)
     return TrainRequest(
         configuration=wanted.configuration,
         planner=wanted.planner,
         trainer=name,
         settings=_quick(settings),
-        unlabelled=(*wanted.unlabelled, *wanted.further.get(arm, ())) if takes_images else (),
+        unlabelled=(*wanted.unlabelled, *wanted.further.get(arm, ())) if trainer.unlabelled(typed) else (),
+        reference=wanted.reference if trainer.takes_reference(typed) else None,
         resume=True,
         device=wanted.device,
     )
@@ -280,7 +287,8 @@ def _blind(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:
     for arm, one in experiments.items():
         split = one.splits[FOLD]
         pictures = {case.picture for case in one.facts.cases if case.case in split.val}
-        collection = replace(one.collection, further=one.collection.without(pictures))
+        guide = one.collection.reference and one.collection.reference.without(pictures)
+        collection = replace(one.collection, further=one.collection.without(pictures), reference=guide)
         found[arm] = replace(one, splits=(split.model_copy(update={"val": ()}),), collection=collection)
     return found
 

@@ -22,6 +22,7 @@ class Arm(Record):
         pretrainer: entry-point name of what trained before without labels; None: nothing did.
         pretraining: settings of that as JSON.
         unlabelled: further datasets that it saw, by name, each with the hash of its cases.
+        reference: name of the labelled dataset that guided it, with the hash of its cases and labels; empty without.
     """
 
     trainer: str
@@ -29,6 +30,7 @@ class Arm(Record):
     pretrainer: str | None = None
     pretraining: dict[str, Any] = {}
     unlabelled: dict[str, str] = {}
+    reference: dict[str, str] = {}
 
 
 class Protocol(Record):

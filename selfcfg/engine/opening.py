@@ -17,6 +17,7 @@ _LONG = {
     "teacher_hashes": "the teachers differ",
     "teacher_weights": "the weights of the teachers differ",
     "plan_hash": "the plan differs",
+    "reference": "the reference differs",
     "data_hash": "the training images or labels differ",
 }
 """Fields whose values say nothing to a reader, and what to say instead."""

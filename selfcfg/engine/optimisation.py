@@ -92,6 +92,7 @@ class Optimisation:
         for group in self._optimizer.param_groups:
             is_taken = bool(self._taken) and group["params"][0] is self._taken[0]
             group["lr"] = rate * self._settings.taken_rate if is_taken else rate
+        _lay_out_alike(self._parameters)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._settings.ema is not None:
@@ -124,6 +125,18 @@ class Optimisation:
     def _exchange(self) -> None:
         for index, parameter in enumerate(self._parameters):
             parameter.data, self._average[index] = self._average[index], parameter.data
+
+
+def _lay_out_alike(parameters: Sequence[nn.Parameter]) -> None:
+    """Brings gradients to the memory layout of their parameters.
+
+    Fused optimisers of PyTorch 2.13 read both in the order of memory, and mix voxels up where a trainer left a gradient
+    of another layout.
+    """
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is not None and gradient.stride() != parameter.stride():
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
 
 
 def _optimizer(settings: Settings, groups: Sequence[list[nn.Parameter]]) -> torch.optim.Optimizer:

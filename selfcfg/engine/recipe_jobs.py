@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selfcfg.engine import pipeline
 from selfcfg.engine.choice import TrainRequest, choose
-from selfcfg.engine.collection import gather
+from selfcfg.engine.collection import gather, gather_reference
 from selfcfg.engine.evaluate import SUMMARY, Evaluation, combine
 from selfcfg.engine.experiment import open_experiment
 from selfcfg.engine.folds import train_fold
@@ -280,7 +280,8 @@ def _prepare(project: Project, graph: Graph, jobs: int) -> None:
     for job in graph.jobs:
         chosen = choose(project, job.request.model_copy(update={"teachers": ()}))
         alike = [need.one_channel for need in chosen.trainer_type.unlabelled(chosen.settings)]
-        what = (bool(alike), any(alike), job.request.unlabelled)
+        reference = job.request.reference
+        what = (bool(alike), any(alike), job.request.unlabelled, reference)
         if what in done:
             continue
         done.add(what)
@@ -288,3 +289,5 @@ def _prepare(project: Project, graph: Graph, jobs: int) -> None:
         pipeline.store(project, plan, configuration, jobs)
         if alike:
             gather(project, plan, configuration, job.request.unlabelled, alike=any(alike), jobs=jobs)
+        if reference is not None:
+            gather_reference(project, plan, configuration, reference, jobs=jobs)

@@ -7,21 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfcfg import registry
 from selfcfg.engine import pipeline
 from selfcfg.engine.checkpoint import weights_of
-from selfcfg.engine.choice import TrainRequest, setting_values
+from selfcfg.engine.choice import TrainRequest, refuse_without_reference
 from selfcfg.engine.collection import Unlabelled
 from selfcfg.engine.experiment import choose_feasible, existing_folds, results_folder
 from selfcfg.engine.footprint import training_bytes
 from selfcfg.engine.opening import changes
 from selfcfg.engine.recipe_graph import Graph, Piece, build_graph
-from selfcfg.engine.trainer import Settings, Trainer
+from selfcfg.engine.recipe_trainers import completed, steps_of, trainer_of
 from selfcfg.errors import UsageError, listed
-from selfcfg.expansion import Candidate, Expanded, with_setting
 from selfcfg.project import Project
 from selfcfg.recipe import RECIPE, Recipe
-from selfcfg.records import Problem, unusable
 from selfcfg.runs import INCIDENTAL, RunFolder, RunRecord, StageOf, same_fold
 from selfcfg.stages import Images, Stage, is_path
 from selfcfg.workspace import Workspace
@@ -54,7 +51,7 @@ def open_recipe(
     Args:
         project: of the dataset.
         request: what holds for all stages: configuration, planner, share of labels, seed, name, device, and images to
-            pretrain on in the stages that do; stages say the rest.
+            pretrain on, or a reference, in the stages that do; stages say the rest.
         recipe: its stages.
         workspace: of the datasets that it names.
         folds: those to train where a stage names none; None: all.
@@ -66,23 +63,26 @@ def open_recipe(
         SelfcfgError: a stage does not fit the memory.
     """
     further = [Images(name=str(one.images), group=one.group) for one in request.unlabelled]
-    used = completed(recipe, further)
-    request = request.model_copy(update={"unlabelled": ()})
+    used = completed(recipe, further, str(request.reference) if request.reference else None)
+    request = request.model_copy(update={"unlabelled": (), "reference": None})
     folder = _folder(project, request, used)
     folds_of = _folds(project, used, folds, jobs)
     made_by = {"recipe": used.name, "recipe_hash": used.content_hash()}
     pieces = {}
     for stage in used.expansion.stages:
-        unlabelled = _unlabelled(stage.stage, workspace)
+        unlabelled, named = _unlabelled(stage.stage, workspace), stage.stage.reference
+        reference = workspace.dataset_folder(named) if named else None
         for one in stage.candidates:
             trainer, settings = trainer_of(one)
             own = {
                 "trainer": one.trainer,
                 "settings": one.settings,
                 "unlabelled": unlabelled if trainer.unlabelled(settings) else (),
+                "reference": reference if trainer.takes_reference(settings) else None,
                 "stage": StageOf(stage=one.stage, candidate=one.name, **made_by),
             }
             piece = request.model_copy(update=own)
+            refuse_without_reference(piece, trainer, settings)
             # where teachers will lie is not known of those that are kept
             chosen = choose_feasible(project, piece.model_copy(update={"teachers": tuple(map(Path, one.teachers))}))
             memory = training_bytes(chosen.plan, chosen.configuration, value_bytes=4)
@@ -92,146 +92,6 @@ def open_recipe(
     _refuse_unfinished(graph, resume=request.resume)
     used.write(folder / RECIPE)
     return OpenRecipe(used, graph)
-
-
-def completed(recipe: Recipe, further: Sequence[Images] = ()) -> Recipe:
-    """The recipe with every setting of every stage, those that it does not name as their trainers have them.
-
-    Of a stage whose candidates have different trainers, the settings stay as they were said.
-
-    Args:
-        recipe: as it was read.
-        further: images for the stages that learn without labels.
-
-    Raises:
-        UsageError: stages name trainers that are not installed, settings these cannot take, or images or teachers they
-            do not look at, all of it told at once, with its place; or there are further images and no stage for them.
-    """
-    problems: list[Problem] = []
-    stages = []
-    for index, expanded in enumerate(recipe.expansion.stages):
-        made, found = _complete(expanded, further)
-        stages.append(made)
-        problems += [Problem(("stage", index, *place), what) for place, what in dict.fromkeys(found)]
-    used = recipe.model_copy(update={"stage": tuple(stages)})
-    if not problems:
-        problems = list(_without_scores(used))
-    if problems:
-        told = unusable(f"recipe {recipe.name}", problems, "see: selfcfg list trainers")
-        raise UsageError(told.asked, told.found, told.remedy)
-    strategies = [trainer_of(one) for one in used.expansion.candidates.values()]
-    if further and not any(trainer.unlabelled(settings) for trainer, settings in strategies):
-        found_none = f"no stage of the recipe {recipe.name} learns without labels"
-        raise UsageError("--unlabelled", found_none, "leave it out, or choose another recipe: selfcfg list recipes")
-    return used
-
-
-def parts_handed_on(recipe: Recipe) -> Iterator[tuple[Candidate, tuple[str, ...]]]:
-    """Each candidate, with the parts that what it starts from hands on; none where it starts from elsewhere.
-
-    Of what will be kept, the parts that all who may be hand on.
-    """
-    exports: dict[str, tuple[str, ...]] = {}
-    for stage in recipe.expansion.stages:
-        for one in stage.candidates:
-            yield one, exports.get(one.init or "", ())
-            trainer, settings = trainer_of(one)
-            exports[one.key] = trainer.exports_for(settings)
-        for slot in stage.slots:
-            first, *others = (exports[key] for key in slot.among)
-            exports[slot.key] = tuple(part for part in first if all(part in other for other in others))
-
-
-def trainer_of(candidate: Candidate) -> tuple[type[Trainer[Any]], Settings]:
-    """The trainer of a candidate of a complete recipe, and its settings.
-
-    Raises:
-        UsageError: it is not installed.
-        DataError: it cannot take these settings.
-    """
-    trainer: type[Trainer[Any]] = registry.load("trainers", candidate.trainer)
-    values = setting_values(trainer.settings_type, candidate.settings)
-    return trainer, trainer.settings_type.parse(values, f"settings of {candidate.key}")
-
-
-def steps_of(settings: Settings) -> int:
-    """Optimiser steps of one training."""
-    return settings.epochs * settings.iterations_per_epoch
-
-
-def _complete(expanded: Expanded, further: Sequence[Images]) -> tuple[Stage, list[Problem]]:
-    """The stage with all settings of its trainer, and what is wrong with any of its candidates."""
-    stage, found = expanded.stage, list[Problem]()
-    wholes, takes_images = list[dict[str, Any]](), set[bool]()
-    for one in expanded.candidates:
-        try:
-            trainer: type[Trainer[Any]] = registry.load("trainers", one.trainer)
-        except UsageError as error:
-            what = f"{error.found}, found '{one.trainer}', {error.remedy}"
-            found.append(Problem(_place(stage, "trainer", one), what))
-            continue
-        settings, problems = trainer.settings_type.attempt(setting_values(trainer.settings_type, one.settings))
-        found += [Problem(_place(stage, "settings", one, place), what) for place, what in problems]
-        if settings is None:
-            continue
-        found += _misused(stage, one.trainer, trainer, settings)
-        wholes.append(settings.model_dump(mode="json"))
-        takes_images.add(bool(trainer.unlabelled(settings)))
-    changed: dict[str, Any] = {}
-    if wholes and "trainer" not in stage.foreach:
-        # a default may follow from what differs between candidates; each of them finds its own
-        alike = {key: value for key, value in wholes[0].items() if all(one[key] == value for one in wholes)}
-        given = {key: value for key, value in stage.settings.items() if key.partition(".")[0] not in alike}
-        changed["settings"] = _without({**given, **alike}, stage.varied)
-    if True in takes_images:
-        changed["datasets"] = (*stage.datasets, *further)
-    elif stage.images and takes_images:
-        key = "unlabelled" if stage.unlabelled else "datasets"
-        found.append(
-            Problem(
-                (key,), f"the trainer '{expanded.candidates[0].trainer}' learns from labels alone, and takes no images"
-            )
-        )
-    return stage.model_copy(update=changed), found
-
-
-def _misused(stage: Stage, name: str, trainer: type[Trainer[Any]], settings: Settings) -> Iterator[Problem]:
-    """Keys of a stage that its trainer has no use for, or that it lacks."""
-    if stage.teachers and not trainer.is_taught(settings):
-        yield Problem(("teachers",), f"the trainer '{name}' learns from no finished runs; leave it out")
-    if trainer.is_taught(settings) and not stage.teachers:
-        yield Problem(("teachers",), f"is missing: the trainer '{name}' learns from finished runs; name earlier stages")
-
-
-def _without_scores(recipe: Recipe) -> Iterator[Problem]:
-    """The stages that would keep the best of candidates which only pretrain."""
-    for index, stage in enumerate(recipe.expansion.stages):
-        for key in dict.fromkeys(key for slot in stage.slots for key in slot.among):
-            trainer, settings = trainer_of(recipe.expansion.candidates[key])
-            if not trainer.segments(settings):
-                what = f"'{key}' only pretrains, which gives no score; compare trainings that go on from it"
-                yield Problem(("stage", index, "keep"), what)
-
-
-def _place(stage: Stage, table: str, one: Candidate, within: tuple[str | int, ...] = ()) -> tuple[str | int, ...]:
-    """Where in a stage something stands: in its own keys, or in `foreach` with the index of the candidate's value."""
-    key = "trainer" if table == "trainer" else ".".join(str(step) for step in within[:2])
-    for name in (key, str(within[0]) if within else key):
-        if name in stage.varied:
-            return ("foreach", *name.split("."), stage.varied[name].index(one.values[name]))
-    return (table, *within)
-
-
-def _without(settings: dict[str, Any], varied: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without those that `foreach` gives."""
-    for key in varied:
-        outer, dot, inner = key.partition(".")
-        if dot and outer in settings:
-            rest = {name: value for name, value in settings[outer].items() if name != inner}
-            settings = with_setting(settings, outer, rest)
-        else:
-            settings = {name: value for name, value in settings.items() if name != key}
-    return settings
 
 
 def _folder(project: Project, request: TrainRequest, recipe: Recipe) -> Path:
@@ -331,11 +191,12 @@ def _compared(recipe: Recipe) -> dict[str, dict[str, Any]]:
     found = {}
     for stage in recipe.expansion.stages:
         said = [f"{one.group}={place(one.name)}" if one.group else place(one.name) for one in stage.stage.images]
+        reference = None if stage.stage.reference is None else place(stage.stage.reference)
         for one in stage.candidates:
             init = None if one.init is None else place(one.init)
             settings = {name: value for name, value in one.settings.items() if name not in INCIDENTAL}
             teachers = listed([place(name) for name in one.teachers], len(one.teachers)) or "none"
             images = listed(said, len(said)) or "none"
             about = {"trainer": one.trainer, "init": init, "teachers": teachers, "unlabelled": images}
-            found[one.key] = {**about, **settings}
+            found[one.key] = {**about, "reference": reference, **settings}
     return found

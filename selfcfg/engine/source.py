@@ -10,6 +10,7 @@ import numpy as np
 
 from selfcfg.engine.stored_array import StoredArray
 from selfcfg.engine.trainer import Need
+from selfcfg.plan import Plan
 
 Phase = Literal["training", "validation"]
 
@@ -50,11 +51,13 @@ class Source:
         need: what the trainer wants of the stream.
         previous: folder of the previous stage's label map of each case, on the grid of its preprocessed image: in a
             cascade; else None.
+        plan: of images whose labels are not those of the run's plan; None: the run's.
     """
 
     domains: tuple[Domain, ...]
     need: Need
     previous: Path | None = None
+    plan: Plan | None = None
 
     def drawn_from(self, phase: Phase) -> tuple[int, ...]:
         """Indices of the domains that have cases in a phase; none: the stream is left out of it."""

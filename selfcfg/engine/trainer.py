@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from selfcfg.engine.augment import REFERENCE, Augmentation
 from selfcfg.engine.device import Precision, training_precision
 from selfcfg.errors import SelfcfgError
+from selfcfg.labels import LabelSchema
 from selfcfg.plan import Configuration, Plan
 from selfcfg.records import Record
 
@@ -83,6 +84,7 @@ class Need:
         validation_only: the stream is read in validation alone.
         soft: whether training reads `Batch.soft`, what teachers say.
         optional: the stream is there only where further images are given (``--unlabelled``).
+        reference: patches of the reference dataset (``--reference``), whose labels have a meaning of their own.
         transforms: what its patches are augmented with; None: what the settings say.
     """
 
@@ -94,12 +96,13 @@ class Need:
     validation_only: bool = False
     soft: bool = False
     optional: bool = False
+    reference: bool = False
     transforms: Augmentation | None = None
 
     @property
     def is_training_label(self) -> bool:
-        """Whether it takes labels to train on."""
-        return self.targets and not self.validation_only
+        """Whether it takes labels of the dataset itself to train on."""
+        return self.targets and not self.validation_only and not self.reference
 
 
 @dataclass(frozen=True)
@@ -154,15 +157,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Datasets:
-    """What the streams without targets draw from.
+    """What streams draw from besides the labelled cases of the dataset that is trained for.
 
     Args:
-        names: of the datasets by their index in `Batch.domains`; the dataset that is trained for is the first.
+        names: of the datasets that streams without targets draw from, by their index in `Batch.domains`; the dataset
+            that is trained for is the first.
         groups: their names by their index in `Batch.groups`.
+        reference: what the label values of the reference dataset mean; None without one.
     """
 
     names: tuple[str, ...] = ("own",)
     groups: tuple[str, ...] = ("own",)
+    reference: LabelSchema | None = None
 
 
 OWN = Datasets()
@@ -190,13 +196,14 @@ class Teaching:
 class Trainer(ABC, Generic[S]):
     """One training algorithm; hyper-parameters are its `settings`, never a subclass.
 
-    `needs` and `exports` hold for all settings, unless `needs_for` and `exports_for` say otherwise.
+    `needs`, `exports` and `second_order` hold for all settings, unless `needs_for`, `exports_for` and
+    `second_order_for` say otherwise.
 
     Args:
         settings: typed settings, all of them.
         plan: what the planner decided.
         configuration: the one to train, patch and batch already replaced by the settings' where given.
-        datasets: that its unlabelled images are of.
+        datasets: that its unlabelled images are of, and its reference.
     """
 
     name: ClassVar[str]
@@ -222,6 +229,11 @@ class Trainer(ABC, Generic[S]):
         return cls.exports
 
     @classmethod
+    def second_order_for(cls, settings: S) -> bool:
+        """Whether it takes gradients of gradients with these settings."""
+        return cls.second_order
+
+    @classmethod
     def segments(cls, settings: S) -> bool:
         """Whether what it hands on predicts label maps; else it only pretrains."""
         return "head" in cls.exports_for(settings)
@@ -232,8 +244,13 @@ class Trainer(ABC, Generic[S]):
         return [need for need in cls.needs_for(settings).values() if not need.targets]
 
     @classmethod
+    def takes_reference(cls, settings: S) -> bool:
+        """Whether it needs a labelled dataset besides the one that is trained for."""
+        return any(need.reference for need in cls.needs_for(settings).values())
+
+    @classmethod
     def labelled(cls, settings: S) -> list[str]:
-        """The streams whose labels it trains on."""
+        """The streams of the dataset itself whose labels it trains on."""
         return [stream for stream, need in cls.needs_for(settings).items() if need.is_training_label]
 
     def handed_on(self, parts: Parts) -> Parts:

@@ -14,20 +14,50 @@ from torch import Tensor
 
 Gradient = Sequence[Tensor | None]
 
+SMALLEST = 1e-8
+"""The norm below which a tensor of a gradient has no direction to compare."""
+
 
 def inner(first: Gradient, second: Gradient) -> Tensor:
     """The inner product of two gradients."""
-    products = [
-        torch.dot(one.flatten().float(), other.flatten().float())
-        for one, other in zip(first, second, strict=True)
-        if one is not None and other is not None
-    ]
+    products = [torch.dot(one.flatten().float(), other.flatten().float()) for one, other in _pairs(first, second)]
     return torch.stack(products).sum() if products else torch.zeros(())
 
 
 def norm_where(gradient: Gradient, other: Gradient) -> Tensor:
     """The norm of a gradient on the parameters that the other one reaches too."""
     return _square_where(gradient, other).sqrt()
+
+
+def cosine(first: Gradient, second: Gradient) -> Tensor:
+    """The cosine of two gradients on the parameters that both reach; 0 where one of them vanishes."""
+    norms = norm_where(first, second) * norm_where(second, first)
+    return inner(first, second) / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+
+
+def cosine_distance(first: Gradient, second: Gradient) -> Tensor:
+    """The mean over tensors of 1 - cosine, from 0 to 2, to be differentiated; tensors that vanish are left out.
+
+    Source: of a tensor, as Zhao et al., Dataset Condensation with Gradient Matching, 2021, equation 9, but with one
+    cosine for all of its output channels.
+    """
+    both = _pairs(first, second)
+    if not both:
+        return torch.zeros(())
+    inners, squares, others = (
+        torch.stack([(one * other).sum() for one, other in pairs])
+        for pairs in (both, [(one, one) for one, _ in both], [(other, other) for _, other in both])
+    )
+    compared = torch.minimum(squares, others) > SMALLEST**2
+    norms = torch.where(compared, squares * others, torch.ones_like(squares)).sqrt()
+    distances = torch.where(compared, 1 - inners / norms, torch.zeros_like(norms))
+    return distances.sum() / compared.sum().clamp_min(1)
+
+
+def squared_distance(first: Gradient, second: Gradient) -> Tensor:
+    """The squared distance of two gradients on the parameters that both reach, to be differentiated."""
+    both = _pairs(first, second)
+    return torch.stack([(one - other).square().sum() for one, other in both]).sum() if both else torch.zeros(())
 
 
 def without_conflicts(gradients: Sequence[Gradient], orders: Sequence[Sequence[int]]) -> list[list[Tensor | None]]:
@@ -54,13 +84,18 @@ def without_conflicts(gradients: Sequence[Gradient], orders: Sequence[Sequence[i
 
 
 def added(gradients: Sequence[Gradient]) -> list[Tensor | None]:
-    """The sum of gradients."""
+    """The sum of gradients, each tensor in the memory layout of the first one that is there."""
     sums: list[Tensor | None] = []
     for column in zip(*gradients, strict=True):
         given = [one for one in column if one is not None]
         # one by one, since a stack would lose a layout of channels last
         sums.append(functools.reduce(torch.add, given) if given else None)
     return sums
+
+
+def _pairs(first: Gradient, second: Gradient) -> list[tuple[Tensor, Tensor]]:
+    pairs = zip(first, second, strict=True)
+    return [(one, other) for one, other in pairs if one is not None and other is not None]
 
 
 def _square_where(gradient: Gradient, other: Gradient) -> Tensor:

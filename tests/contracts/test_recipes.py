@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from selfcfg.engine.recipes import completed, parts_handed_on, trainer_of
+from selfcfg.engine.recipe_trainers import completed, parts_handed_on, trainer_of
+from selfcfg.errors import UsageError
 from selfcfg.recipe import Recipe, shipped_recipes
 from selfcfg.stages import Images
 
@@ -31,3 +32,27 @@ def test_images_go_to_the_candidates_that_take_them_and_the_completed_recipe_is_
     given = {stage.name: bool(stage.datasets) for stage in recipe.stage}
     assert given == {"joint": True, "pretrain": True, "finetune": False, "candidates": False, "student": True}
     assert completed(recipe) == recipe
+
+
+GUIDED = """
+[[stage]]
+name = "pretrain"
+foreach = { trainer = ["masked", "reference_guided"] }
+
+[[stage]]
+name = "finetune"
+trainer = "supervised"
+init = "pretrain"
+"""
+
+
+def test_a_reference_goes_to_stages_any_of_whose_candidates_take_one() -> None:
+    said = Recipe.from_toml(GUIDED, "guided", "guided.toml")
+    recipe = completed(said, reference="./guide")
+    assert [stage.reference for stage in recipe.stage] == ["./guide", None]
+    assert completed(recipe) == recipe
+    with pytest.raises(UsageError, match="no stage of the recipe guided is without a reference and needs one"):
+        completed(recipe, reference="./other")
+    wrong = Recipe.from_toml(GUIDED.replace('init = "pretrain"', 'reference = "5"'), "guided", "guided.toml")
+    with pytest.raises(UsageError, match=r"stage\[1\].reference: the trainer 'supervised' looks at no reference"):
+        completed(wrong)

@@ -40,6 +40,23 @@ def test_a_pretraining_of_several_tasks() -> None:
     check_trainer(registry.load("trainers", "multitask"), tasks=tasks, mode="pretrain", balance="pcgrad")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"matching": "sum", "task": "rubik"},
+        {"matching": "cosine", "task": "moco", "accumulate": 2},
+        {"matching": "l2", "task": "vicreg"},
+        {"matching": "pcgrad", "task": "restoration"},
+        {"matching": "cosine", "matching_every": 3, "matching_stages": None},
+    ],
+    ids=str,
+)
+def test_reference_guided_with_each_matching(settings: dict[str, Any]) -> None:
+    check_trainer(
+        registry.load("trainers", "reference_guided"), **{"matching_warmup": 0, "matching_every": 1, **settings}
+    )
+
+
 class Drawing(Trainer[Settings]):
     """A linear map of noisy intensities, with a queue and a moving copy: everything that resuming must bring back."""
 

@@ -138,3 +138,18 @@ def test_global_generators_depend_on_seed_purpose_and_index() -> None:
     assert draw(0, "step", 1) == first
     for other in ((1, "step", 1), (0, "build", 1), (0, "step", 2)):
         assert not set(draw(*other)) & set(first)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_layout_of_a_gradient_in_memory_changes_nothing(optimizer: str) -> None:
+    weight, gradient = torch.rand(4, 3, 2, 2), torch.rand(4, 3, 2, 2)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        part = nn.Conv2d(3, 4, 2)
+        part.weight = nn.Parameter(weight.clone(memory_format=torch.channels_last))
+        parts = nn.ModuleDict({"part": part})
+        optimisation = Optimisation(Settings(optimizer=optimizer, learning_rate=0.1), parts)
+        part.weight.grad, part.bias.grad = gradient.clone(memory_format=layout), torch.zeros(4)
+        optimisation.step(0)
+        found.append(part.weight.detach())
+    assert torch.equal(*found) and not torch.equal(found[0], weight)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from selfcfg.kernels.gradients import added, inner, norm_where, without_conflicts
+from selfcfg.kernels.gradients import (
+    added,
+    cosine,
+    cosine_distance,
+    inner,
+    norm_where,
+    squared_distance,
+    without_conflicts,
+)
 
 
 def vector(*values: float) -> torch.Tensor:
@@ -60,3 +68,29 @@ def test_parameters_of_one_task_alone_are_left() -> None:
 def test_sums_leave_out_what_is_not_reached() -> None:
     total = added([[vector(1), None, None], [vector(2), vector(3), None]])
     assert [None if one is None else one.tolist() for one in total] == [[3], [3], None]
+
+
+def test_distances_of_gradients_as_by_hand() -> None:
+    """Of (3, 4) and (4, 3) the cosine is 24/25, of 2 and -5 it is -1; (-1, 1) and 7 are apart."""
+    first, second = [vector(3, 4), vector(2), None, vector(1)], [vector(4, 3), vector(-5), vector(1), None]
+    assert cosine_distance(first, second).item() == pytest.approx((1 / 25 + 2) / 2)
+    assert squared_distance(first, second).item() == 1 + 1 + 49
+    assert cosine(first, second).item() == pytest.approx(14 / (29 * 50) ** 0.5)
+    nothing = [None, vector(1)], [vector(1), None]
+    assert cosine_distance(*nothing) == squared_distance(*nothing) == cosine(*nothing) == 0
+
+
+def test_what_vanishes_has_no_direction_and_no_gradient() -> None:
+    first = [torch.zeros(2, requires_grad=True), vector(1, 0).requires_grad_()]
+    second = [vector(1, 1).requires_grad_(), vector(0, 2).requires_grad_()]
+    distance = cosine_distance(first, second)
+    assert distance.item() == 1, "of the second tensor alone"
+    distance.backward()
+    assert [one.grad.tolist() for one in (*first, *second)] == [[0, 0], [0, -1], [0, 0], [-0.5, 0]]
+    assert cosine([torch.zeros(2)], [vector(1, 1)]) == 0
+
+
+def test_a_sum_keeps_the_layout_in_memory() -> None:
+    first, second = (torch.rand(4, 3, 2, 2).to(memory_format=torch.channels_last) for _ in range(2))
+    (found,) = added([[first], [second]])
+    assert torch.equal(found, first + second) and found.is_contiguous(memory_format=torch.channels_last)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -136,6 +137,18 @@ def test_one_trainer_may_be_several_arms_with_settings_and_images_of_its_own(pro
     assert [arm.pretrainer for arm in benchmark.protocol().arms.values()] == [None, "masked", "masked", "masked"]
 
 
+def test_a_reference_guides_the_arms_that_need_one_and_copies_of_test_images_are_left_out(
+    project: Project, tmp_path: Path
+) -> None:
+    guide = Path(shutil.copytree(project.root, tmp_path / "Dataset902_Guide"))
+    asked = wanted(arms=("scratch", "reference_guided"), pretraining={}, reference=guide)
+    benchmark = open_benchmark(project, asked, tmp_path / "out")
+    (drawn,) = sources(benchmark.pretraining("reference_guided", 0))["reference"].domains
+    assert {*drawn.training, *drawn.validation} == set(benchmark.train)
+    arms = benchmark.protocol().arms
+    assert list(arms["reference_guided"].reference) == ["Dataset902_Guide"] and arms["scratch"].reference == {}
+
+
 def test_pretraining_sees_all_training_images_and_is_shared(benchmark: Benchmark) -> None:
     experiment = benchmark.pretraining("masked", 1)
     assert sources(experiment)["unlabelled"].domains[0].training == benchmark.train
@@ -169,6 +182,8 @@ def test_budgets_rates_and_settings_are_equal_for_all_arms(benchmark: Benchmark)
         ({"arms": ("scratch",), "pretraining": {}, "unlabelled": ({"images": "x"},)}, "no arm learns from images"),
         ({"further": {"scratch": ({"images": "x"},)}}, "--pretrain-on scratch: this arm learns from no images"),
         ({"further": {"nobody": ({"images": "x"},)}}, "--pretrain-on nobody"),
+        ({"arms": ("scratch",), "pretraining": {}, "reference": "x"}, "no arm is guided by"),
+        ({"arms": ("reference_guided",), "pretraining": {}}, "name one with --reference DATASET"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(

@@ -22,12 +22,13 @@ LAYERS = {
     2: "selfcfg.io selfcfg.kernels selfcfg.nets",
     3: "selfcfg.convert selfcfg.engine selfcfg.planners selfcfg.trainers",
     4: "selfcfg.engine.predict selfcfg.engine.evaluate selfcfg.engine.validation selfcfg.engine.select "
-    "selfcfg.engine.teachers selfcfg.engine.soft_targets selfcfg.engine.lessons selfcfg.engine.side_by_side",
+    "selfcfg.engine.teachers selfcfg.engine.soft_targets selfcfg.engine.lessons selfcfg.engine.supply "
+    "selfcfg.engine.side_by_side",
     5: "selfcfg.engine.loop selfcfg.engine.rehearsal selfcfg.interop selfcfg.report",
     6: "selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.folds selfcfg.engine.choice "
     "selfcfg.engine.forecast "
     "selfcfg.engine.fitted_plan selfcfg.engine.time_budget selfcfg.engine.recipes "
-    "selfcfg.engine.recipe_graph selfcfg.engine.recipe_jobs "
+    "selfcfg.engine.recipe_graph selfcfg.engine.recipe_jobs selfcfg.engine.recipe_trainers "
     "selfcfg.engine.label_efficiency selfcfg.engine.label_jobs "
     "selfcfg.engine.demo selfcfg.testing",
     7: "selfcfg.cli selfcfg.__main__",

@@ -72,7 +72,7 @@ def smaller(arguments: Sequence[str], patch: str) -> list[str]:
         return options + [part for value in sets for part in ("--set", value)]
     arms = options[options.index("--arms") + 1].split(",")
     options += ["--set", "batch_size=2", "--set", f"patch_size={patch}", "--no-mirroring", "--jobs", "1"]
-    for arm in arms:
+    for arm in (text.partition("=")[0] for text in arms):
         if arm != "scratch":
             options += [part for value in sets for part in ("--pretrain-set", f"{arm}.{value}")]
     return options

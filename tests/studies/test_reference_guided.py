@@ -1,4 +1,4 @@
-"""The commands of docs/studies/reference-guided.md that need no reference yet, on tiny sets of the real layouts."""
+"""The commands of docs/studies/reference-guided.md, on tiny sets of the real layouts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ from tests.studies.pages import blocks, commands, run
 PAGE = "reference-guided.md"
 TASKS = ("Task03_Liver", "Task06_Lung", "Task07_Pancreas", "Task08_HepaticVessel", "Task09_Spleen", "Task10_Colon")
 SHAPE = (20, 22, 18)
+
+SWITCHED = {
+    "pretext": (None, 0.0, "sum"),
+    "reference": (0.0, 1.0, "sum"),
+    "both": (None, 1.0, "sum"),
+    "guided": (None, 1.0, "fish"),
+}
+"""By arm of the trainer `reference_guided`: the weights of both tasks, and how they are matched."""
 
 
 def write_volume(path: Path, number: int, n_labels: int | None) -> None:
@@ -50,7 +58,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (names,) = blocks(PAGE, "json")
     (tmp_path / "btcv.json").write_text(names)
-    *converting, planning, studying = blocks(PAGE, "sh")
+    *converting, planning, training, studying = blocks(PAGE, "sh")
     for block in converting:
         for arguments in commands(block, tmp_path):
             run(arguments)
@@ -62,11 +70,27 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["Dataset031_BTCV"].labels.targets == {
         name: (value,) for name, value in json.loads(names).items() if value
     }
-    for arguments in commands(f"{planning}\n{studying}", tmp_path):
+    for arguments in commands(f"{planning}\n{training}\n{studying}", tmp_path):
         run(arguments, patch="16,16,16")
+    results = tmp_path / "workspace" / "results" / "Dataset009_Spleen"
+    first, tuned = (
+        json.loads((results / name / "fold_0" / "run.json").read_text())
+        for name in ("reference_guided__standard-24GB__3d_fullres", "supervised__standard-24GB__3d_fullres__guided")
+    )
+    assert list(first["reference"]) == ["Dataset031_BTCV"] and list(first["unlabelled"]) == ["amos_unlabelled"]
+    assert tuned["taken_over"]["taken"] == ["encoder", "decoder"] and len(tuned["train"]) < len(first["train"])
+
     study = tmp_path / "studies" / "spleen"
     lines = [json.loads(line) for line in (study / "results.jsonl").read_text().splitlines()]
-    assert [line["arm"] for line in lines] == ["scratch", "masked", "contrastive"]
+    assert [line["arm"] for line in lines] == ["scratch", "masked", "contrastive", *SWITCHED]
     assert all(not {*line["train"], *line["kept_out"]} & set(line["cases"]) for line in lines)
-    for record in study.glob("runs/*/fold_0/run.json"):
-        assert list(json.loads(record.read_text())["unlabelled"]) == ["amos_unlabelled"]
+    for arm, (pretext, reference, matching) in SWITCHED.items():
+        (file,) = study.glob(f"runs/reference_guided__*__{arm}-seed0/fold_0/run.json")
+        record = json.loads(file.read_text())
+        assert list(record["unlabelled"]) == ["amos_unlabelled"] and list(record["reference"]) == ["Dataset031_BTCV"]
+        settings = [record["settings"][key] for key in ("pretext_weight", "reference_weight", "matching")]
+        assert settings == [pretext, reference, matching]
+    for arm in ("masked", "contrastive"):
+        (file,) = study.glob(f"runs/{arm}__*__{arm}-seed0/fold_0/run.json")
+        record = json.loads(file.read_text())
+        assert list(record["unlabelled"]) == ["amos_unlabelled"] and not record["reference"]
