@@ -38,6 +38,9 @@ ABLATIONS = {
 
 PRETRAINING = {"epochs": 24, "iterations_per_epoch": 50, "validation_iterations": 6, "workers": 0}
 BUDGETS = "short=100,converged=600"
+RATES = "0.1,0.03"
+"""With 8 labelled subjects of the hippocampus and 100 steps, scratch had a Dice of 0.62 with 0.1 and 0.19 with 0.01."""
+
 KEPT = ("report.md", "label_efficiency.png", "cases.csv", "results.jsonl", "protocol.json")
 
 
@@ -124,7 +127,8 @@ def studied(name: str, options: argparse.Namespace) -> None:
             others = [domain for other, domain in DOMAINS.items() if other != name]
             words += [w for one in others for w in ("--pretrain-on", f"{arm}:{one.group}={one.number}")]
     words += ["--arms", ",".join(f"{arm}={trainer}" if arm != trainer else arm for arm, (trainer, _) in arms.items())]
-    words += ["--fractions", options.fractions, "--seeds", options.seeds, "--budgets", BUDGETS, "--jobs", options.jobs]
+    words += ["--fractions", options.fractions, "--seeds", options.seeds, "--budgets", BUDGETS, "--rates", RATES]
+    words += ["--jobs", options.jobs]
     label = f"{name}_ablations" if options.ablate else name
     out = options.work / "studies" / label
     target = RESULTS / label

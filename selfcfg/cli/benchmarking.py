@@ -40,6 +40,9 @@ PretrainOnOption = Annotated[
     list[str] | None, typer.Option(metavar="ARM:IMAGES", help="like --unlabelled, for one arm alone; repeat")
 ]
 
+RATES = (0.1, 0.03, 0.01)
+"""Learning rates to choose from that need not be named; few steps want high ones (`benchmarks` has a study)."""
+
 BUDGETS = {"short": 100, "converged": 600}
 """Steps of the budgets that may be named without; of a small network on two cores a minute or two, and several."""
 
@@ -58,7 +61,7 @@ def label_efficiency(
     budgets: Annotated[
         list[str] | None, typer.Option(help="steps with labels: NAME=STEPS with commas; short and converged need none")
     ] = None,
-    rates: Annotated[list[str] | None, typer.Option(help="learning rates to choose from; default: 0.01,0.003")] = None,
+    rates: Annotated[list[str] | None, typer.Option(help="learning rates to choose from; default: 0.1,0.03,0.01")] = None,
     settings: SetOption = None,
     pretrain_set: PretrainSetOption = None,
     unlabelled: UnlabelledOption = None,
@@ -88,7 +91,7 @@ def label_efficiency(
         fractions=tuple(amount_of(text) for text in split_values(fractions)) or (0.05, 0.1, 1.0),
         seeds=seeds,
         budgets=budgets_of(split_values(budgets) or list(BUDGETS)),
-        rates=tuple(rate_of(text) for text in split_values(rates)) or (0.01, 0.003),
+        rates=tuple(rate_of(text) for text in split_values(rates)) or RATES,
         settings=settings_of(settings),
         pretraining=_by_arm(pretrain_set),
         unlabelled=unlabelled_sets(unlabelled, workspace),

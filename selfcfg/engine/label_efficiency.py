@@ -63,7 +63,7 @@ class LabelEfficiency(Record):
     fractions: tuple[int | float, ...]
     seeds: int = 3
     budgets: dict[str, int]
-    rates: tuple[float, ...] = (0.01, 0.003)
+    rates: tuple[float, ...] = (0.1, 0.03, 0.01)
     settings: dict[str, Any] = {}
     pretraining: dict[str, dict[str, Any]] = {}
     unlabelled: tuple[Unlabelled, ...] = ()
