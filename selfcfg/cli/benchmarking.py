@@ -61,7 +61,7 @@ def label_efficiency(
     budgets: Annotated[
         list[str] | None, typer.Option(help="steps with labels: NAME=STEPS with commas; short and converged need none")
     ] = None,
-    rates: Annotated[list[str] | None, typer.Option(help="learning rates to choose from; default: 0.1,0.03,0.01")] = None,
+    rates: Annotated[list[str] | None, typer.Option(help="rates to choose from; default: 0.1,0.03,0.01")] = None,
     settings: SetOption = None,
     pretrain_set: PretrainSetOption = None,
     unlabelled: UnlabelledOption = None,
@@ -220,7 +220,7 @@ def rate_of(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError("--rates", f"'{text}' is not a number", "write them as 0.01,0.003") from None
+        raise UsageError("--rates", f"'{text}' is not a number", "write them as 0.1,0.03") from None
 
 
 def _sets_by_arm(values: list[str] | None) -> dict[str, list[str]]:

@@ -281,7 +281,7 @@ def test_the_command_trains_compares_and_reports(
         ("scratch", 5, 0),
         ("masked", 5, 0),
     ]
-    assert all(0 <= one["dice"] <= 1 and len(one["tried"]) == 2 for one in told["results"])
+    assert all(0 <= one["dice"] <= 1 and len(one["tried"]) == 3 for one in told["results"])
     assert {one["chosen_on"] for one in told["results"]} == {"kept out"}
     assert [one["difference"] is not None for one in told["comparisons"][1:]] == [True]
     assert "Nothing: the test set has 3 subjects" in Path(told["report"]).read_text(encoding="utf-8")
