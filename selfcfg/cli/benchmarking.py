@@ -146,7 +146,7 @@ def distillation(
 
 def _tell(speaker: Speaker, benchmark: Benchmark, finished: Finished) -> None:
     """The report on all jobs that are done; then whatever kept others from it."""
-    from selfcfg.report.label_cells import baseline_of, conclusions  # noqa: PLC0415
+    from selfcfg.report.label_cells import baseline_of, conclusions, rates_at_an_end  # noqa: PLC0415
     from selfcfg.report.label_efficiency import PAGE, table_of, write_label_report  # noqa: PLC0415
 
     folder, (results, failed) = benchmark.folder, finished
@@ -155,7 +155,8 @@ def _tell(speaker: Speaker, benchmark: Benchmark, finished: Finished) -> None:
         cells = write_label_report(folder, benchmark.protocol(), results, benchmark.subjects)
         baseline = baseline_of(results)
         speaker.say(table_of(cells, baseline, with_budget=True))
-        speaker.say("\n".join(conclusions(cells, baseline)))
+        at_an_end = rates_at_an_end(results, benchmark.wanted.rates)
+        speaker.say("\n".join([*conclusions(cells, baseline), *at_an_end]))
         speaker.say(f"report: {folder / PAGE}")
         told = [cell.as_json() for cell in cells]
     if failed:

@@ -15,6 +15,9 @@ BASELINE = "scratch"
 SURE = 0.05
 """Corrected p below which a difference is called shown."""
 
+_MOST = 0.75
+"""Share of an arm's jobs that choose the same end of the learning rates, above which a better one may lie beyond."""
+
 FEW = 20
 """Test subjects below which bootstrap intervals are noticeably too narrow."""
 
@@ -105,6 +108,24 @@ def conclusions(cells: Sequence[Cell], baseline: str) -> list[str]:
             sentences += _verdicts(arm, baseline, [cell for cell in mine if cell.budget == budget])
         sentences += _head_start(arm, mine)
     return [*sentences, *_scope(cells)]
+
+
+def rates_at_an_end(results: Sequence[LabelResult], rates: Sequence[float]) -> list[str]:
+    """Says of which arms and budgets nearly all jobs chose the highest rate, or the lowest: a better may lie beyond."""
+    if len(rates) < 2:
+        return []
+    groups: dict[tuple[str, str], list[float]] = {}
+    for result in results:
+        groups.setdefault((result.arm, result.budget), []).append(result.rate)
+    sentences = []
+    for end, name, further in ((max(rates), "highest", "higher"), (min(rates), "lowest", "lower")):
+        there = [
+            f"{arm} ({budget})" for (arm, budget), chosen in groups.items() if chosen.count(end) > _MOST * len(chosen)
+        ]
+        if there:
+            found = f"The {name} learning rate, {end:g}, was chosen by nearly all jobs of {listed(there, 20)}"
+            sentences.append(f"{found}: try {further} ones (--rates).")
+    return sentences
 
 
 def _grouped(results: Sequence[LabelResult]) -> dict[tuple[str, str, str], list[LabelResult]]:

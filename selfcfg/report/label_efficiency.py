@@ -11,7 +11,7 @@ from typing import Any
 from selfcfg.engine.label_results import LabelResult, Protocol
 from selfcfg.files import replacing, write_text
 from selfcfg.kernels.statistics import Interval
-from selfcfg.report.label_cells import Cell, baseline_of, cells_of, conclusions
+from selfcfg.report.label_cells import Cell, baseline_of, cells_of, conclusions, rates_at_an_end
 from selfcfg.report.tables import cell as plain
 from selfcfg.report.tables import number, table
 
@@ -40,12 +40,13 @@ def write_label_report(
         subjects: of each test case.
     """
     cells, baseline = cells_of(results, subjects), baseline_of(results)
+    sentences = [*conclusions(cells, baseline), *rates_at_an_end(results, protocol.rates)]
     write_text(folder / SCORES, _scores(results, subjects))
     draw_cells(cells, folder / PLOT)
     sections = [
         f"# Label efficiency: {protocol.dataset}, {protocol.configuration}, planner {protocol.planner}",
         "## What may be concluded",
-        "\n".join(f"- {plain(sentence)}" for sentence in conclusions(cells, baseline)),
+        "\n".join(f"- {plain(sentence)}" for sentence in sentences),
         f"![Dice over labelled subjects]({PLOT})",
         *_tables(cells, baseline),
         "## How it was made",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from selfcfg.engine.label_results import Arm, LabelResult, Protocol
-from selfcfg.report.label_cells import Cell, cells_of, conclusions
+from selfcfg.report.label_cells import Cell, cells_of, conclusions, rates_at_an_end
 from selfcfg.report.label_efficiency import write_label_report
 
 SUBJECTS = {f"{subject}{eye}": subject for subject in "abcdefghij" for eye in "LR"}
@@ -95,6 +95,15 @@ def test_what_is_worse_is_called_worse() -> None:
 def test_one_seed_is_warned_of() -> None:
     text = "\n".join(conclusions(cells_of(results(HEAD_START, seeds=1), SUBJECTS), "scratch"))
     assert "may be the luck of one start: repeat it with --seeds 3" in text
+
+
+def test_a_rate_at_the_end_of_those_tried_is_told() -> None:
+    found = [one.model_copy(update={"rate": 0.1}) for one in results({"scratch": {"short": 0.5}}, seeds=4)]
+    assert rates_at_an_end(found, (0.1,)) == []
+    assert rates_at_an_end(found, (0.3, 0.1, 0.01)) == []
+    (high,), (low,) = rates_at_an_end(found, (0.1, 0.01)), rates_at_an_end(found, (0.3, 0.1))
+    assert "highest learning rate, 0.1, was chosen by nearly all jobs of scratch" in high and "try higher" in high
+    assert "lowest learning rate, 0.1" in low and "try lower" in low
 
 
 def test_few_test_subjects_allow_no_conclusion() -> None:
