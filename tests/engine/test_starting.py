@@ -35,7 +35,7 @@ def opened(
     plan = small_plan(dimensions)
     settings = trainer_type.settings_type(**{**SHORT, **changed})
     trainer = trainer_type(settings, plan, plan.configurations["small"], DATASETS)
-    batches = MemoryBatches(trainer.needs, trainer.configuration, plan, broken=broken)
+    batches = MemoryBatches(trainer.needs_for(trainer.settings), trainer.configuration, plan, broken=broken)
     return trainer, RunFolder(folder), small_record(trainer.name, settings, plan), batches
 
 
