@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from statistics import fmean, pstdev
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from selfcfg.errors import UsageError, listed, nearest
-from selfcfg.records import Problem, Record, refuse
+from selfcfg.records import Problem, Record, Sparing, refuse
 
 TargetName = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
 """Of a target or a class: one line without spaces around it."""
@@ -18,13 +18,15 @@ TargetName = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
-class ImageTarget(Record):
+class ImageTarget(Sparing):
     """What an image-level target means: with classes it is a classification, else a regression.
 
     Args:
         classes: names of the classes in order, of two the positive one last; empty for a regression.
         unit: of a regression, such as "years"; empty where it has none.
     """
+
+    spared: ClassVar[frozenset[str]] = frozenset({"classes", "unit"})
 
     classes: tuple[TargetName, ...] = ()
     unit: str = ""
