@@ -77,7 +77,7 @@ def test_every_wrong_value_is_named_at_once() -> None:
 
 
 def test_targets_that_are_not_those_of_the_plan_are_refused() -> None:
-    with pytest.raises(UsageError, match="'finding' in dataset.json is not what the plan says; plan again"):
+    with pytest.raises(UsageError, match=r"'finding' in dataset\.json is not what the plan says; plan again"):
         encoded({"finding": ImageTarget(classes=("tuberculosis", "normal"))}, given())
     with pytest.raises(UsageError, match="'weight'"):
         encoded({"weight": ImageTarget()}, given())

@@ -64,7 +64,7 @@ class TargetScores(Record):
         if self.classes:
             found = {"accuracy": self.accuracy, "balanced accuracy": self.balanced_accuracy}
             return {**found, "AUC": self.auc} if len(self.classes) == 2 else found
-        unit = f" {self.unit}" if self.unit else ""
+        unit = f" ({self.unit})" if self.unit else ""
         return {f"MAE{unit}": self.mae, f"RMSE{unit}": self.rmse, "R2": self.r2, "Spearman": self.spearman}
 
 

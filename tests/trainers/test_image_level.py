@@ -111,7 +111,7 @@ def test_its_values_count_as_labels() -> None:
 
 
 def test_a_plan_without_targets_is_told_what_to_do() -> None:
-    with pytest.raises(UsageError, match="no image-level targets; add image_targets to dataset.json, plan again"):
+    with pytest.raises(UsageError, match=r"no image-level targets; add image_targets to dataset\.json, plan again"):
         task_of(PLAN.model_copy(update={"image_targets": {}}))
 
 
