@@ -176,7 +176,11 @@ class Model:
         if not self.tellers:
             return {}
         whole = self._after_first(prepared, mirroring=True, step=0.5, told=False)
-        return told_of(self.tellers, whole.image, self._window((), 1.0), self.device)
+        window = self._window((), 1.0)
+        with suppress(torch.OutOfMemoryError):
+            return told_of(self.tellers, whole.image, window, self.device)
+        torch.cuda.empty_cache()
+        return told_of(self.tellers, whole.image, replace(window, batch=1), self.device)
 
     def logits(self, prepared: Prepared, *, mirroring: bool = True) -> npt.NDArray[np.float32]:
         """The logits (n_outputs, Z, Y, X) of an image on the grid that it was preprocessed to, see `predict_prepared`.

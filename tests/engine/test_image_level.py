@@ -13,8 +13,10 @@ from selfcfg.engine.image_level import Teller, told_of
 from selfcfg.engine.image_scores import combined_image_scores, image_score_lines, score_image_targets
 from selfcfg.engine.image_table import TABLE, read_image_table, write_image_table
 from selfcfg.engine.ledger import Ledger, LedgerEntry
+from selfcfg.engine.model import Model
 from selfcfg.engine.sliding import Window
 from selfcfg.errors import DataError
+from selfcfg.geometry import Geometry
 from selfcfg.image_targets import GivenTarget, ImageLevel
 from selfcfg.nets.image_head import ImageHead
 from selfcfg.testing import CPU, IMAGE_TARGETS, small_plan
@@ -41,19 +43,19 @@ class Lines(ImageHead):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return features * torch.tensor([1.0, 2.0, 3.0, 4.0])
 
-
-def teller(factor: float, scale: tuple[float, float]) -> Teller:
-    head = Lines(small_plan(2).configurations["small"].topology, IMAGE_TARGETS, 4)
-    with torch.no_grad():
-        head.scale({"age": scale})
-    return Teller(Means(factor), head)
+    @classmethod
+    def scaled(cls, scale: tuple[float, float]) -> Lines:
+        head = cls(small_plan(2).configurations["small"].topology, IMAGE_TARGETS, 4)
+        with torch.no_grad():
+            head.scale({"age": scale})
+        return head
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(("patch", "shape"), [((4, 4, 4), (6, 4, 10)), ((4, 4), (3, 4, 10)), ((8, 8, 8), (6, 9, 8))])
 def test_outputs_are_averaged_over_tiles_then_over_networks(patch, shape, batch: int) -> None:
     image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-    tellers = [teller(1.0, (50.0, 10.0)), teller(-3.0, (20.0, 5.0))]
+    tellers = [Teller(Means(1.0), Lines.scaled((50.0, 10.0))), Teller(Means(-3.0), Lines.scaled((20.0, 5.0)))]
     told = told_of(tellers, image, Window(patch=patch, n_outputs=2, batch=batch), CPU)
     if patch == (4, 4):  # every slice, and along x tiles from 0, 3 and 6
         tiles = [image[:, z, :, x : x + 4] for z in range(3) for x in (0, 3, 6)]
@@ -71,6 +73,27 @@ def test_outputs_are_averaged_over_tiles_then_over_networks(patch, shape, batch:
     assert told["kind"].value == "pqr"[int(shares.argmax())]
     ages = [50 + 10 * 4 * features[0], 20 + 5 * 4 * features[1]]
     assert told["age"].value == pytest.approx(np.mean(ages), rel=1e-5)
+
+
+class Narrow(Means):
+    """An encoder on a device with room for one tile."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if len(image) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return super().forward(image)
+
+
+def test_where_memory_has_room_for_one_tile_they_are_taken_one_by_one() -> None:
+    plan = small_plan(2)
+    place = Geometry(shape=(4, 20, 16), spacing=(1, 1, 1))
+    made = [
+        Model(plan, plan.configurations["small"], (), CPU, "float32", tellers=(Teller(encoder, Lines.scaled((0, 1))),))
+        for encoder in (Means(1.0), Narrow(1.0))
+    ]
+    image = np.random.default_rng(1).normal(size=(1, *place.shape)).astype(np.float32)
+    first, second = (model.image_level(model.prepare("a", image, place)) for model in made)
+    assert first["age"].value == pytest.approx(second["age"].value, rel=1e-5)
 
 
 def level(yes: float, age: float) -> dict[str, ImageLevel]:
