@@ -106,6 +106,7 @@ class RulePlanner:
             memory_gb=memory,
             channels=description.channels,
             labels=labels,
+            image_targets=description.image_meanings,
             axis_order=order,
             median_spacing=_median(fingerprint.spacings, order),
             median_shape=_median(fingerprint.shapes_after_crop, order),

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 from selfcfg.errors import DataError, nearest
 from selfcfg.files import read_json
 from selfcfg.image_files import FILE_ENDINGS
+from selfcfg.image_targets import GivenTarget, ImageTarget, TargetName, columns
 from selfcfg.labels import LabelSchema
 from selfcfg.records import Record
 
@@ -73,6 +74,7 @@ class DatasetDescription(Record):
         regions_class_order: see `LabelSchema`.
         overwrite_image_reader_writer: a reader name of nnU-Net, only kept; the reader here follows from the suffix.
         dataset: explicit listing that replaces the two folders.
+        image_targets: by name, what is known of whole images; nnU-Net ignores it.
         selfcfg: notes of our own converters.
     """
 
@@ -85,6 +87,7 @@ class DatasetDescription(Record):
     regions_class_order: tuple[int, ...] = ()
     overwrite_image_reader_writer: str | None = None
     dataset: dict[str, ListedCase] = {}
+    image_targets: dict[TargetName, GivenTarget] = {}
     selfcfg: Provenance = Provenance()
 
     @model_validator(mode="before")
@@ -109,6 +112,9 @@ class DatasetDescription(Record):
             if hint.startswith("did you mean"):
                 raise ValueError(f"unknown key '{key}', {hint}")
         LabelSchema(labels=self.labels, regions_class_order=self.regions_class_order)
+        names = columns(self.image_targets)
+        if len(set(names)) < len(names):
+            raise ValueError("image_targets: names must differ, from 'case' and from TARGET=CLASS of the others, too")
         return self
 
     @property
@@ -120,6 +126,11 @@ class DatasetDescription(Record):
     def schema_of_labels(self) -> LabelSchema:
         """The meaning of the label values."""
         return LabelSchema(labels=self.labels, regions_class_order=self.regions_class_order)
+
+    @property
+    def image_meanings(self) -> dict[str, ImageTarget]:
+        """The image-level targets without their values."""
+        return {name: target.meaning for name, target in self.image_targets.items()}
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -15,9 +15,10 @@ from selfcfg.errors import UsageError, nearest
 from selfcfg.files import hash_json, write_text
 from selfcfg.fingerprint import ChannelStatistics
 from selfcfg.geometry import Vector
+from selfcfg.image_targets import ImageTarget, TargetName
 from selfcfg.inheritance import INHERITS_FROM
 from selfcfg.labels import LabelSchema
-from selfcfg.records import Problem, Record, refuse, unusable
+from selfcfg.records import Problem, Record, Sparing, refuse, unusable
 from selfcfg.topology import Count, Topology
 
 Normalization = Literal["ct", "zscore", "none", "rescale_to_0_1", "rgb_to_0_1"]
@@ -162,7 +163,7 @@ class Configuration(Record):
         return made.model_copy(update={"memory_bytes": round(self.memory_bytes * after / before)})
 
 
-class Plan(Record):
+class Plan(Sparing):
     """Everything a planner decided for one dataset; preprocessing, network and prediction follow from it alone.
 
     In a file, a configuration may say ``inherits_from`` with the name of another and hold only what differs from it.
@@ -174,6 +175,7 @@ class Plan(Record):
         memory_gb: the accelerator memory it planned for.
         channels: names of the input channels in order.
         labels: meaning of the label values.
+        image_targets: meaning of the image-level targets, by name.
         axis_order: array axes (z, y, x) in the order the plan works in; the coarsest axis comes first.
         median_spacing: median spacing of the dataset in mm, in the plan's axis order.
         median_shape: median shape after cropping, in the plan's axis order.
@@ -185,6 +187,7 @@ class Plan(Record):
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
+    spared: ClassVar[frozenset[str]] = frozenset({"image_targets"})
 
     format: Literal[1] = 1
     dataset: str
@@ -192,6 +195,7 @@ class Plan(Record):
     memory_gb: Length
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
     labels: LabelSchema
+    image_targets: dict[TargetName, ImageTarget] = {}
     axis_order: tuple[Axis, Axis, Axis]
     median_spacing: tuple[Length, Length, Length]
     median_shape: tuple[Length, Length, Length]

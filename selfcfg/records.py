@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from selfcfg.errors import DataError, counted, listed, nearest
@@ -83,6 +83,20 @@ class Record(BaseModel):
     def content_hash(self) -> str:
         """The hash of the record's values, 32 hex digits."""
         return hash_json(self.model_dump(mode="json"))
+
+
+class Sparing(Record):
+    """A record some of whose fields are not stored where they are empty, so that files without them stay as they were.
+
+    A subclass names these fields in `spared`.
+    """
+
+    spared: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {name: value for name, value in content.items() if value or name not in self.spared}
 
 
 def refuse(problems: Iterable[Problem], record: Record) -> None:

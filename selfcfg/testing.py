@@ -25,6 +25,7 @@ from selfcfg.engine.optimisation import seed_globals
 from selfcfg.engine.randomness import generator
 from selfcfg.engine.trainer import Batch, Datasets, Need, Parts, Settings, Trainer
 from selfcfg.fingerprint import ChannelStatistics
+from selfcfg.image_targets import ImageTarget
 from selfcfg.labels import LabelSchema
 from selfcfg.plan import Configuration, Plan
 from selfcfg.runs import RunFolder, RunRecord
@@ -34,6 +35,9 @@ CPU = torch.device("cpu")
 LABELS = LabelSchema(labels={"background": 0, "a": 1, "b": 2})
 REFERENCE = LabelSchema(labels={"background": 0, "x": 1, "y": 2, "z": 3})
 """What label values mean in streams of a reference dataset."""
+
+IMAGE_TARGETS = {"kind": ImageTarget(classes=("p", "q", "r")), "age": ImageTarget(unit="years")}
+"""Image-level targets: one of classes, and a number."""
 
 DATASETS = Datasets(("first", "second"), ("one", "other"), REFERENCE)
 
@@ -72,6 +76,7 @@ def small_plan(dimensions: int = 3, labels: LabelSchema = LABELS, n_channels: in
         memory_gb=1,
         channels=tuple(f"channel {index}" for index in range(n_channels)),
         labels=labels,
+        image_targets=IMAGE_TARGETS,
         axis_order=(0, 1, 2),
         median_spacing=(1.0, 1.0, 1.0),
         median_shape=(24.0, 24.0, 24.0),
@@ -176,7 +181,16 @@ class MemoryBatches:
             domains=which,
             groups=which,
             soft=self._soft(rng, target) if need.soft and purpose.startswith("training") else None,
+            image_targets=self._image_targets(size) if need.image_targets else None,
         )
+
+    def _image_targets(self, size: int) -> Tensor:
+        """Values that differ from patch to patch; every third patch has none."""
+        targets = self.plan.image_targets.values()
+        rows = [[float(number % (len(target.classes) or size)) for target in targets] for number in range(size)]
+        values = torch.tensor(rows)
+        values[2::3] = torch.nan
+        return values
 
     def _soft(self, rng: np.random.Generator, target: Tensor) -> Tensor:
         """What teachers who are unsure say: the probability of each foreground class or region at each voxel."""

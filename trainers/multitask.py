@@ -104,7 +104,7 @@ class Multitask(Trainer[TasksSettings]):
     Every task has a stream of batches of its own, drawn separately, and a part of its own with its heads; what they
     share are encoder and, for tasks that paint, decoder. One graph a task is built and backpropagated after the other.
     Jointly, encoder, decoder and head of the segmentation are handed on; from a pretraining the shared parts that were
-    trained, and nothing of the tasks.
+    trained, and nothing of the tasks, but jointly the parts of those that predict.
 
     Source: Hu and Qin, Two-Stage Multi-task Self-Supervised Learning for Medical Image Segmentation, 2024, stage 1:
     segmentation with each auxiliary task, jointly or after it. Not known from there, so our choice: the weights of the
@@ -118,7 +118,7 @@ class Multitask(Trainer[TasksSettings]):
         self, settings: TasksSettings, plan: Plan, configuration: Configuration, datasets: Datasets = OWN
     ) -> None:
         super().__init__(settings, plan, configuration, datasets)
-        self.tasks = {name: TASKS[name](settings.of(name), plan, configuration) for name in settings.tasks}
+        self.tasks = {name: TASKS[name](settings.of(name), plan, configuration, datasets) for name in settings.tasks}
         self.segmentation = Supervised(settings, plan, configuration, datasets) if settings.is_joint else None
         self._factors: list[float] = []
         self._now = 0
@@ -131,9 +131,9 @@ class Multitask(Trainer[TasksSettings]):
 
     @classmethod
     def exports_for(cls, settings: TasksSettings) -> tuple[str, ...]:
-        """The shared parts that are trained, and the head of segmentation."""
+        """The shared parts that are trained, and jointly the head of segmentation and of each task that predicts."""
         if settings.is_joint:
-            return cls.exports
+            return (*cls.exports, *(name for name in settings.tasks if TASKS[name].predicts))
         return ("encoder", "decoder") if any(TASKS[name].trains_decoder for name in settings.tasks) else ("encoder",)
 
     def build(self) -> Parts:
@@ -254,7 +254,7 @@ class Multitask(Trainer[TasksSettings]):
         found = [dict(self.segmentation.weights())] if self.segmentation else []
         for name, task in self.tasks.items():
             weights = task.weights()
-            found.append({f"{name} {term}": weights.get(term, 1.0) for term in task.terms})
+            found.append({f"{name} {term}": weights.get(term, 1.0) for term in task.term_names()})
         return found
 
     def _note_factors(self, balance: Balance) -> None:

@@ -22,7 +22,7 @@ from selfcfg.trainers.supervised import Supervised, SupervisedSettings
 
 PRETEXT, REFERENCE = "pretext", "reference"
 
-WITHOUT_LABELS = tuple(name for name, task in TASKS.items() if not task.need.targets and not task.need.one_channel)
+WITHOUT_LABELS = tuple(name for name, task in TASKS.items() if not task.need.is_labelled and not task.need.one_channel)
 """The installed tasks that any unlabelled image will do for."""
 
 

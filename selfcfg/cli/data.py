@@ -70,6 +70,12 @@ def convert_folder(
         float | None, typer.Option(help="label values above this are foreground, the others background")
     ] = None,
     subject_pattern: SubjectPatternOption = None,
+    image_targets: Annotated[
+        Path | None, typer.Option(help="table (CSV) of image-level targets: a column of case ids, then one a target")
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option(help="columns of --image-targets that are classes although they hold numbers")
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -86,6 +92,8 @@ def convert_folder(
         labels_json=labels_json,
         threshold=threshold,
         subject_pattern=subject_pattern,
+        image_targets=image_targets,
+        class_columns=tuple(split_values(classes)),
     )
     dataset = convert_dataset(request, Workspace.at(workspace).new_dataset_folder(number, name))
     if labels_json is None:

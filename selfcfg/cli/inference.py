@@ -108,14 +108,20 @@ def evaluate(
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Scores predictions against references: Dice, IoU, volume error, HD95, NSD per case, class and region."""
+    """Scores predictions against references: Dice, IoU, volume error, HD95, NSD per case; and image-level targets."""
     from selfcfg.engine.evaluate import evaluate as score  # noqa: PLC0415
+    from selfcfg.engine.evaluate import with_image_targets  # noqa: PLC0415
 
     speaker = Speaker(as_json)
-    labels = DatasetDescription.read(dataset_json).schema_of_labels
+    description = DatasetDescription.read(dataset_json)
+    labels = description.schema_of_labels
     scores = score(references, predictions, labels, nsd_tolerance=nsd_tolerance, empty=empty, jobs=jobs)
+    scores = with_image_targets(scores, predictions, description.image_targets)
     folder = out or predictions
     scores.write(folder)
     speaker.say(scores.table())
     speaker.say(f"written: {folder / 'summary.json'} and metrics.csv")
-    speaker.done({"foreground_mean": scores.foreground_mean, "summary": str(folder / "summary.json")})
+    answer = {"foreground_mean": scores.foreground_mean, "summary": str(folder / "summary.json")}
+    if scores.image_targets:
+        answer["image_targets"] = {name: one.metrics() for name, one in scores.image_targets.items()}
+    speaker.done(answer)

@@ -57,7 +57,7 @@ def read_codes(path: Path, id_column: str | None = None, code_column: str | None
     """
     found: dict[str, ImageCodes] = {}
     problems: list[str] = []
-    rows = _rows(path)
+    rows = rows_of(path)
     heading = [name.strip() for name in next(rows, ())]
     if not any(heading):
         raise DataError(f"read {path}", "it is empty", "give a table whose first row names its columns")
@@ -90,7 +90,13 @@ def read_codes(path: Path, id_column: str | None = None, code_column: str | None
     return found
 
 
-def _rows(path: Path) -> Iterator[list[str]]:
+def rows_of(path: Path) -> Iterator[list[str]]:
+    """The rows of a text file of values set apart by commas, semicolons or tabs.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: it is no such table.
+    """
     if not path.is_file():
         raise UsageError(f"read {path}", "there is no such file", "check the path")
     before = csv.field_size_limit(sys.maxsize)  # codes of large masks are longer than the module's usual limit

@@ -12,10 +12,18 @@ from selfcfg.convert.label_plan import LabelPlan
 from selfcfg.dataset import Provenance
 from selfcfg.errors import DataError, UsageError, counted, listed
 from selfcfg.image_files import RASTER_ENDINGS
+from selfcfg.image_targets import GivenTarget
 
 
 def describe(
-    destination: Path, channels: tuple[str, ...], plan: LabelPlan, provenance: Provenance, *, ending: str, n_cases: int
+    destination: Path,
+    channels: tuple[str, ...],
+    plan: LabelPlan,
+    provenance: Provenance,
+    *,
+    ending: str,
+    n_cases: int,
+    targets: Mapping[str, GivenTarget] | None = None,
 ) -> dict[str, Any]:
     """The content of the new dataset's dataset.json; its name is that of the folder without the number."""
     content: dict[str, Any] = {
@@ -30,6 +38,9 @@ def describe(
     }
     if plan.schema.regions_class_order:
         content["regions_class_order"] = list(plan.schema.regions_class_order)
+    if targets:
+        found = {name: target.model_dump(mode="json") for name, target in targets.items()}
+        content["image_targets"] = found
     return content
 
 

@@ -17,9 +17,11 @@ from selfcfg.convert.building import (
 from selfcfg.convert.description import describe, name_channels, refuse_undeclared, subjects_by_pattern
 from selfcfg.convert.label_plan import Declared, LabelPlan, plan_declared, plan_found, plan_mask, read_declared
 from selfcfg.convert.pairing import Pairs, pair
+from selfcfg.convert.target_table import read_targets
 from selfcfg.dataset import Dataset, Provenance
 from selfcfg.errors import DataError, UsageError, counted, listed
 from selfcfg.files import write_json
+from selfcfg.image_targets import GivenTarget
 from selfcfg.progress import say
 from selfcfg.records import Record
 
@@ -34,6 +36,8 @@ class FolderRequest(Record):
         labels_json: file of names and original values; None: values are named after themselves.
         threshold: values of a mask above this are foreground; None takes values as they are.
         subject_pattern: regular expression whose first group, found in a case id, is its subject.
+        image_targets: table of image-level targets, see `selfcfg.convert.target_table`.
+        class_columns: its columns that are classes although they hold numbers.
     """
 
     images: tuple[Path, ...]
@@ -42,6 +46,8 @@ class FolderRequest(Record):
     labels_json: Path | None = None
     threshold: float | None = None
     subject_pattern: str | None = None
+    image_targets: Path | None = None
+    class_columns: tuple[str, ...] = ()
 
 
 def convert_folder(request: FolderRequest, destination: Path) -> Dataset:
@@ -64,6 +70,8 @@ def convert_folder(request: FolderRequest, destination: Path) -> Dataset:
     _tell(pairs)
     sources = list(pairs.cases)
     subjects = subjects_by_pattern(request.subject_pattern, sources)
+    cases = [case.id for case in sources]
+    targets = _targets(request, cases)
     surveys = every_case(survey_case, {case.id: (case, request.threshold) for case in sources}, sources, "read")
     plan = _label_plan(request, declared, surveys)
     ending = common_ending(sources, surveys)
@@ -75,7 +83,7 @@ def convert_folder(request: FolderRequest, destination: Path) -> Dataset:
         source=source,
         threshold=request.threshold,
     )
-    description = describe(destination, channels, plan, provenance, ending=ending, n_cases=len(sources))
+    description = describe(destination, channels, plan, provenance, ending=ending, n_cases=len(cases), targets=targets)
     with building(destination) as folder:
         items = {
             case.id: Writing(case, surveys[case.id], folder, "Tr", ending, plan.label_map, request.threshold)
@@ -84,6 +92,14 @@ def convert_folder(request: FolderRequest, destination: Path) -> Dataset:
         every_case(write_case, items, sources, "convert")
         write_json(folder / "dataset.json", description)
     return Dataset.open(destination)
+
+
+def _targets(request: FolderRequest, cases: list[str]) -> dict[str, GivenTarget]:
+    if request.image_targets is None:
+        if request.class_columns:
+            raise UsageError("--classes", "no table", "give it with --image-targets")
+        return {}
+    return read_targets(request.image_targets, request.class_columns, cases)
 
 
 def _tell(pairs: Pairs) -> None:

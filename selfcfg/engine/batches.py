@@ -116,7 +116,7 @@ class Batches:
 
     def _batches(self, phase: Phase, numbers: Iterable[_Number]) -> Iterator[dict[str, Batch]]:
         for made in self._made(phase, numbers):
-            yield {stream: self._batch(part) for stream, part in made.items()}
+            yield {stream: self._batch(part, self._content.sources[stream]) for stream, part in made.items()}
 
     def _made(self, phase: Phase, numbers: Iterable[_Number]) -> Iterator[_Made]:
         workers = self._settings.workers if phase == "training" else (self._settings.workers + 1) // 2
@@ -126,16 +126,17 @@ class Batches:
             self._pools[phase] = WorkerPool(self._content, workers, __name__, pin=self._device.type == "cuda")
         return self._pools[phase].iterate(numbers)
 
-    def _batch(self, part: _Read | _Ready) -> Batch:
+    def _batch(self, part: _Read | _Ready, source: Source) -> Batch:
         ready = part if isinstance(part, _Ready) else self._content.finish(part)
         first, *others = (image.to(self._device, non_blocking=True) for image in ready.images)
-        target, soft = (
-            None if part is None else part.to(self._device, non_blocking=True) for part in (ready.target, ready.soft)
+        target, soft, values = (
+            None if part is None else part.to(self._device, non_blocking=True)
+            for part in (ready.target, ready.soft, source.image_targets(ready.cases))
         )
         columns = (torch.tensor(column, device=self._device) for column in zip(*ready.places, strict=True))
         positions, lengths, domains, groups = columns
         placed = (positions.to(torch.float32), lengths, domains, groups)
-        return Batch(first, target, tuple(ready.cases), tuple(others), *placed, soft)
+        return Batch(first, target, tuple(ready.cases), tuple(others), *placed, soft, values)
 
 
 class _Number(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 
 from selfcfg.dataset import TEST_IMAGES, Case, DatasetDescription, find_cases, find_test_cases
 from selfcfg.engine.check_layout import layout_findings
+from selfcfg.engine.check_targets import target_findings
 from selfcfg.engine.check_together import together_findings
 from selfcfg.engine.findings import Finding, order
 from selfcfg.engine.inspect_case import CaseFacts, CaseItem, inspect_case, relative
@@ -22,6 +23,9 @@ __all__ = ["Finding", "check", "write_fixes"]
 
 _SMALL = 32 << 20
 """Bytes of image files below which starting worker processes takes longer than the look itself."""
+
+_LOOKED_AT = {*DatasetDescription.model_fields, "modality"} - {"image_targets"}
+"""Keys of dataset.json that are kept where others are wrong, so that the cases are looked at all the same."""
 
 _BYTES_A_VOXEL = 16
 """What looking at an image may need: the stored voxels, a float copy, masks."""
@@ -46,6 +50,7 @@ def check(root: Path, jobs: int, *, test_images: bool = True) -> list[Finding]:
     fixes = _fixes(root, findings)
     findings += layout_findings(root, description, cases)
     tests = find_test_cases(root, description) if test_images else ()
+    findings += target_findings(description, [case.id for case in cases], [case.id for case in tests])
     looked_at = _inspect(root, description, (*cases, *tests), fixes, jobs)
     findings += [finding for fact in looked_at for finding in fact.findings]
     facts, test_facts = looked_at[: len(cases)], looked_at[len(cases) :]
@@ -90,9 +95,7 @@ def _description(root: Path, findings: list[Finding]) -> DatasetDescription | No
         findings.append(_about_description(error))
     if not isinstance(content, dict):
         return None
-    known: dict[str, Any] = {
-        key: value for key, value in content.items() if key in DatasetDescription.model_fields or key == "modality"
-    }
+    known: dict[str, Any] = {key: value for key, value in content.items() if key in _LOOKED_AT}
     try:
         return DatasetDescription.parse(known, str(file))
     except DataError:

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from selfcfg.engine.image_scores import TargetScores, combined_image_scores, image_score_lines, score_image_targets
+from selfcfg.engine.image_table import TABLE
 from selfcfg.engine.scores import ClassScores, Empty, Labels, score_case
 from selfcfg.errors import DataError, SelfcfgError, listed
 from selfcfg.files import write_text
 from selfcfg.fixes import Fixes
 from selfcfg.image_files import RASTER_ENDINGS, ending_in, image_files
+from selfcfg.image_targets import GivenTarget
 from selfcfg.io import read_label
 from selfcfg.labels import LabelSchema
 from selfcfg.parallel import run_cases
 from selfcfg.progress import progress
-from selfcfg.records import Record
+from selfcfg.records import Record, Sparing
 
 Unit = Literal["px", "mm2", "ml"]
 UNITS: tuple[Unit, ...] = ("px", "mm2", "ml")
@@ -56,7 +59,7 @@ def case_dice(case: CaseScores) -> float:
     return fmean([scores.dice for scores in case.scores.values() if scores.dice is not None] or [1.0])
 
 
-class Evaluation(Record):
+class Evaluation(Sparing):
     """The scores of a set of predictions.
 
     Args:
@@ -69,8 +72,11 @@ class Evaluation(Record):
         empty: how a class that is absent from both masks counts.
         volume_unit: "ml"; for 2D images "mm2", or "px" for pictures, whose pixels have no size.
         unmatched: predictions for which there is no reference; they were left out.
+        image_targets: scores of what was said of whole images, by target.
         cases: per-case scores, by case id.
     """
+
+    spared: ClassVar[frozenset[str]] = frozenset({"image_targets"})
 
     foreground_mean: dict[str, float | None]
     mean: dict[str, dict[str, float | None]]
@@ -81,6 +87,7 @@ class Evaluation(Record):
     empty: Empty
     volume_unit: Unit
     unmatched: tuple[str, ...] = ()
+    image_targets: dict[str, TargetScores] = {}
     cases: tuple[CaseScores, ...]
 
     @property
@@ -100,7 +107,7 @@ class Evaluation(Record):
         write_text(path / "metrics.csv", stream.getvalue())
 
     def table(self) -> str:
-        """The means as a plain text table: one row a class, and the foreground mean."""
+        """The means as a plain text table: one row a class, the foreground mean, and a line an image-level target."""
         far, volume = self.distance_unit, self.volume_unit
         metrics = ("Dice", "IoU", f"HD95 {far}", f"NSD {self.nsd_tolerance:g} {far}", f"volume error {volume}")
         heads = ("class", *metrics, "relative", "left out")
@@ -117,7 +124,8 @@ class Evaluation(Record):
             notes.append(
                 f"{len(self.unmatched)} predictions without a reference left out: {', '.join(self.unmatched[:5])}"
             )
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], "; ".join(notes)])
+        notes = ["; ".join(notes), *image_score_lines(self.image_targets)]
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *notes])
 
 
 def evaluate(
@@ -168,14 +176,27 @@ def evaluate(
     return _averaged([case for case, _ in found], tuple(labels.targets), common)
 
 
+def with_image_targets(scores: Evaluation, predictions: Path, targets: Mapping[str, GivenTarget]) -> Evaluation:
+    """The evaluation with the scores of what was said of its cases as a whole, where a table in a folder says it.
+
+    Raises:
+        DataError: see `selfcfg.engine.image_scores.score_image_targets`.
+    """
+    if not targets or not (predictions / TABLE).is_file():
+        return scores
+    told = score_image_targets(predictions / TABLE, targets, [case.case for case in scores.cases])
+    return scores.model_copy(update={"image_targets": told})
+
+
 def combine(evaluations: Sequence[Evaluation]) -> Evaluation:
     """The scores of all cases of several evaluations of the same classes, such as the folds of a cross-validation."""
     first = evaluations[0]
     common: dict[str, Any] = {name: getattr(first, name) for name in ("nsd_tolerance", "empty")}
     common["volume_unit"] = max((part.volume_unit for part in evaluations), key=UNITS.index)
-    unmatched = tuple(case for part in evaluations for case in part.unmatched)
+    common["unmatched"] = tuple(case for part in evaluations for case in part.unmatched)
+    common["image_targets"] = combined_image_scores(part.image_targets for part in evaluations)
     cases = [case for part in evaluations for case in part.cases]
-    return _averaged(cases, tuple(first.mean), {**common, "unmatched": unmatched})
+    return _averaged(cases, tuple(first.mean), common)
 
 
 def _averaged(cases: Iterable[CaseScores], classes: Sequence[str], common: Mapping[str, Any]) -> Evaluation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from selfcfg.engine.forecast import Forecast, Job, forecast, refuse_too_large
 from selfcfg.engine.lessons import Lessons, Pupil, take_lessons
 from selfcfg.engine.soft_targets import Classroom
 from selfcfg.engine.store import Store
-from selfcfg.engine.supply import Supply
+from selfcfg.engine.supply import Supply, values_for
 from selfcfg.engine.trainer import Datasets, Settings, Trainer
 from selfcfg.errors import UsageError, listed
 from selfcfg.files import hash_file, hash_json
 from selfcfg.fingerprint import Fingerprint
+from selfcfg.image_targets import Values, scales
 from selfcfg.plan import Configuration, Plan
 from selfcfg.project import Project
 from selfcfg.runs import RunFolder, RunRecord, experiment_name, same_fold
@@ -60,10 +62,11 @@ class Experiment:
         """The parent of the fold folders."""
         return results_folder(self.project, self.request, self.plan_name, self.configuration_name)
 
-    def trainer(self) -> Trainer[Any]:
-        """A new trainer, for one fold."""
+    def trainer(self, train: Sequence[str] = ()) -> Trainer[Any]:
+        """A new trainer, for one fold; the values of its training cases scale image-level regressions."""
         guide = self.collection.reference
-        datasets = Datasets(self.collection.names, self.collection.groups, guide.plan.labels if guide else None)
+        found = scales(self.plan.image_targets, self.image_values, train)
+        datasets = Datasets(self.collection.names, self.collection.groups, guide.plan.labels if guide else None, found)
         return self.trainer_type(self.settings, self.plan, self.configuration, datasets)
 
     def batches(self, record: RunRecord) -> Batches:
@@ -76,6 +79,7 @@ class Experiment:
             collection=self.collection,
             previous=self.previous.folder if self.previous else None,
             lessons=self.lessons.get(fold),
+            image_values=self.image_values,
         )
         sources = supply.sources(self.trainer_type.needs_for(self.settings), record.train, record.validation)
         device = choose_device(self.request.device)
@@ -121,6 +125,11 @@ class Experiment:
             versions=package_versions(),
             machine={**machine_facts(device), "precision": self.trainer().precision(device)},
         )
+
+    @cached_property
+    def image_values(self) -> Values:
+        """The image-level values by case: see `values_for`."""
+        return values_for(self.trainer_type.needs_for(self.settings), self.plan, self.project.dataset)
 
     @property
     def _share(self) -> float:
@@ -176,7 +185,7 @@ class Experiment:
 
     def _source(self, case: str) -> str:
         """The hash of what a case was made from."""
-        source = self.store.open(case).info.source
+        source = self.store.open(case).info.source + str(self.image_values.get(case, ""))
         return source if self.previous is None else source + self.previous.sources[case]
 
     def _init_hash(self, fold: int, init: Path | None) -> str:

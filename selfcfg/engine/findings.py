@@ -31,6 +31,7 @@ Kind = Literal[
     "label values",
     "empty label",
     "absent class",
+    "image targets",
     "dimensions",
     "spacing outlier",
     "header",

@@ -58,7 +58,7 @@ def fit_fold(experiment: Experiment, fold: int) -> RunFolder:
         for teacher in experiment.lessons[fold].ensemble.teachers if fold in experiment.lessons else ():
             for one in teacher.runs:
                 _warn_of_seen(one.final, record)
-    fit(experiment.trainer(), run, record, batches, device=device, resume=request.resume, init=init)
+    fit(experiment.trainer(record.train), run, record, batches, device=device, resume=request.resume, init=init)
     return run
 
 

@@ -247,7 +247,7 @@ class _Noise:
         device, previous = choose_device(job.device), self.folder if configuration.after else None
         domain = Domain(self.folder / "store", (CASE,), (CASE,), soft=self.folder / "soft")
         sources = {
-            stream: Source((domain,), need, previous)
+            stream: Source((domain,), need, previous, image_values={CASE: (0.0,) * len(job.plan.image_targets)})
             for stream, need in job.trainer_type.needs_for(job.settings).items()
             if not need.optional
         }

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Self
+from typing import ClassVar, Self
 
 from selfcfg.errors import DataError
 from selfcfg.files import hash_file, refused
-from selfcfg.records import Record
+from selfcfg.image_targets import ImageLevel
+from selfcfg.records import Sparing
 
 FOLDER = ".predictions"
 
 
-class LedgerEntry(Record):
+class LedgerEntry(Sparing):
     """How one case was predicted.
 
     Args:
@@ -21,12 +22,16 @@ class LedgerEntry(Record):
         input: hash of the image files.
         output: hash of the label map; empty while it is being written.
         probabilities: bytes of the probabilities' file, 0 where there is none.
+        image_targets: what was said of the image as a whole, by target.
     """
+
+    spared: ClassVar[frozenset[str]] = frozenset({"image_targets"})
 
     maker: str
     input: str
     output: str = ""
     probabilities: int = 0
+    image_targets: dict[str, ImageLevel] = {}
 
     def describes(self, file: Path, maker: str, source: str) -> bool:
         """Whether `file` is what `maker` made of `source`, unchanged since."""
@@ -64,6 +69,11 @@ class Ledger:
             return LedgerEntry.read(self._file(case))
         except DataError:
             return None
+
+    def entries(self) -> dict[str, LedgerEntry]:
+        """All entries that can be read, by case in order."""
+        names = sorted(file.name.removesuffix(".json") for file in self._folder.glob("*.json"))
+        return {name: entry for name in names if (entry := self.entry(name)) is not None}
 
     def note(self, case: str, entry: LedgerEntry) -> None:
         """Replaces the entry of a case.

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
-from selfcfg.engine.checkpoint import load_weights
+from selfcfg.engine.checkpoint import fill, load_weights, read_weights
 from selfcfg.engine.device import choose_device, place, resolve_precision
+from selfcfg.engine.image_level import Teller
 from selfcfg.engine.model import Model
 from selfcfg.errors import DataError, UsageError
 from selfcfg.files import hash_file, hash_json, read_json
 from selfcfg.fingerprint import Fingerprint
+from selfcfg.nets.image_head import NAME, PART, has_image_head, image_head_like
 from selfcfg.nets.unet import Segmenter, build_parts
 from selfcfg.plan import Configuration, Plan
 from selfcfg.runs import RunFolder, RunRecord, fold_folders
@@ -65,6 +68,7 @@ def load_model(
         facts=Fingerprint.read(facts / "fingerprint.json") if facts else None,
         mirror_axes=plan.mirror_axes if all(_was_mirrored(record.settings) for record in records) else (),
         first=None if alone else _first(runs, records, device, precision),
+        tellers=_tellers(files, networks, plan, configuration, target),
     )
 
 
@@ -157,7 +161,7 @@ def _configuration(plan: Plan, record: RunRecord) -> Configuration:
     return configuration.resized(batch_size=settings.get("batch_size"), patch_size=settings.get("patch_size"))
 
 
-def _network(file: Path, plan: Plan, configuration: Configuration, record: RunRecord) -> nn.Module:
+def _network(file: Path, plan: Plan, configuration: Configuration, record: RunRecord) -> Segmenter:
     parts = build_parts(configuration.topology, plan.input_channels(configuration), plan.labels.n_outputs)
     noted = load_weights(file, parts).get("plan_hash", record.plan_hash)
     if noted != record.plan_hash:
@@ -165,3 +169,17 @@ def _network(file: Path, plan: Plan, configuration: Configuration, record: RunRe
             f"load model {file}", "the weights were trained by another plan", "put the run's own weights back"
         )
     return Segmenter(parts)
+
+
+def _tellers(
+    files: Sequence[Path], networks: Sequence[Segmenter], plan: Plan, configuration: Configuration, device: torch.device
+) -> tuple[Teller, ...]:
+    """What tells image-level targets, a network each; nothing where one was trained without."""
+    found = []
+    for file, network in zip(files, networks, strict=True) if plan.image_targets else ():
+        tensors, _ = read_weights(file)
+        if has_image_head(tensors):
+            head = image_head_like(tensors, configuration.topology, plan.image_targets)
+            fill(nn.ModuleDict({PART: nn.ModuleDict({NAME: head})}), tensors, str(file))
+            found.append(Teller(network.encoder, place(head, device).eval()))
+    return tuple(found) if len(found) == len(networks) else ()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from selfcfg.dataset import Case
 from selfcfg.engine.cascade import on_grid, with_previous
 from selfcfg.engine.export import LabelMap, Probabilities, export
+from selfcfg.engine.image_level import Teller, told_of
 from selfcfg.engine.inputs import find_inputs, refuse_unfit
 from selfcfg.engine.preprocess import Prepared, prepare
 from selfcfg.engine.sliding import Window, slide
@@ -26,6 +27,7 @@ from selfcfg.errors import DataError, SelfcfgError, UsageError, counted
 from selfcfg.files import hash_file, hash_json
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import FLAT_SPACING, Geometry, Vector
+from selfcfg.image_targets import ImageLevel
 from selfcfg.io import read_case
 from selfcfg.plan import Configuration, Plan
 from selfcfg.progress import progress
@@ -44,11 +46,13 @@ class Prediction:
         labels: (Z, Y, X), uint8, or uint16 where a value needs it.
         probabilities: (classes, Z, Y, X) float16, background first (regions: no background), or None.
         geometry: of the image.
+        image_level: what it says of the image as a whole, by target; empty where it was not trained to.
     """
 
     labels: LabelMap
     probabilities: Probabilities | None
     geometry: Geometry
+    image_level: Mapping[str, ImageLevel] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,6 +69,7 @@ class Model:
         facts: fingerprint of the training cases, where it lies beside the runs.
         mirror_axes: axes along which patches were mirrored in training, so that copies may be in prediction.
         first: in a cascade, the model whose label map goes in with the image.
+        tellers: what tells image-level targets, one a network; empty where these were trained without.
     """
 
     plan: Plan
@@ -76,6 +81,7 @@ class Model:
     facts: Fingerprint | None = None
     mirror_axes: tuple[int, ...] = ()
     first: Model | None = None
+    tellers: tuple[Teller, ...] = ()
 
     def __repr__(self) -> str:
         sizes = " x ".join(map(str, self.configuration.patch_size))
@@ -155,15 +161,26 @@ class Model:
         """
         if not 0 < step <= 1:
             raise UsageError("predict", f"a step of {step}", "give a step above 0 and at most 1")
-        info = prepared.info
-        spacing = self.configuration.target_spacing(info.spacing)
+        info, prepared = prepared.info, self._after_first(prepared, mirroring, step, told)
+        spacing, image_level = self.configuration.target_spacing(info.spacing), self.image_level(prepared)
 
         def exported(slabs: Iterator[Tensor]) -> Prediction:
             slabs = _told(slabs, info) if told else slabs
             labels, stack = export(slabs, info, spacing, self.plan.labels, probabilities=probabilities)
-            return Prediction(labels, stack, info.geometry)
+            return Prediction(labels, stack, info.geometry, image_level)
 
-        return self._slid(self._after_first(prepared, mirroring, step, told), exported, mirroring, step)
+        return self._slid(prepared, exported, mirroring, step)
+
+    def image_level(self, prepared: Prepared) -> dict[str, ImageLevel]:
+        """What it says of an image as a whole, by target, see `predict_prepared`; empty where it was not trained to."""
+        if not self.tellers:
+            return {}
+        whole = self._after_first(prepared, mirroring=True, step=0.5, told=False)
+        window = self._window((), 1.0)
+        with suppress(torch.OutOfMemoryError):
+            return told_of(self.tellers, whole.image, window, self.device)
+        torch.cuda.empty_cache()
+        return told_of(self.tellers, whole.image, replace(window, batch=1), self.device)
 
     def logits(self, prepared: Prepared, *, mirroring: bool = True) -> npt.NDArray[np.float32]:
         """The logits (n_outputs, Z, Y, X) of an image on the grid that it was preprocessed to, see `predict_prepared`.
@@ -191,14 +208,7 @@ class Model:
         self, prepared: Prepared, collect: Callable[[Iterator[Tensor]], Collected], mirroring: bool, step: float
     ) -> Collected:
         """What is made of the slabs of logits of an image; once more in main memory where the device has too little."""
-        window = Window(
-            patch=self.configuration.patch_size,
-            n_outputs=self.plan.labels.n_outputs,
-            mirror_axes=self.mirror_axes if mirroring else (),
-            step=step,
-            batch=self._batch(),
-            precision=self.precision,
-        )
+        window = self._window(self.mirror_axes if mirroring else (), step)
         with suppress(torch.OutOfMemoryError), torch.inference_mode():
             return collect(slide(self.networks, prepared.image, window, self.device, self.device))
         torch.cuda.empty_cache()
@@ -209,6 +219,16 @@ class Model:
         except torch.OutOfMemoryError as error:
             found = f"{self.device} has too little free memory for one tile of {window.patch}"
             raise SelfcfgError("predict", found, "free some, or use --device cpu") from error
+
+    def _window(self, mirror_axes: tuple[int, ...], step: float) -> Window:
+        return Window(
+            patch=self.configuration.patch_size,
+            n_outputs=self.plan.labels.n_outputs,
+            mirror_axes=mirror_axes,
+            step=step,
+            batch=self._batch(),
+            precision=self.precision,
+        )
 
     def _batch(self) -> int:
         """Tiles in a forward pass: on a CPU just enough to keep it busy, else what a training step has room for."""

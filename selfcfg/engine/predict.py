@@ -16,6 +16,7 @@ import numpy as np
 
 from selfcfg.dataset import Case
 from selfcfg.engine.export import Probabilities
+from selfcfg.engine.image_table import TABLE, holds_values, write_image_table
 from selfcfg.engine.inputs import doubts, find_inputs, label_ending, refuse_unfit
 from selfcfg.engine.ledger import Ledger, LedgerEntry
 from selfcfg.engine.model import Model, Prediction
@@ -77,6 +78,8 @@ def predict_cases(
 ) -> Outcome:
     """Predicts every case into ``<output>/<case><ending of its image>``; the next case is read during the current one.
 
+    What the model says of whole images is in ``<output>/image_targets.csv``, of cases that were done before, too.
+
     Args:
         model: what predicts.
         cases: case id to its image files, see `find_inputs`.
@@ -85,6 +88,7 @@ def predict_cases(
 
     Raises:
         SelfcfgError: the output folder cannot be made or written to.
+        DataError: there is a table of that name, which was not made here.
     """
     job = _Job(model, output, options or PredictOptions(), told=len(cases) == 1)
     ends: dict[str, _End | Future[_End]] = {}
@@ -100,9 +104,9 @@ def predict_cases(
             else:
                 ends[case] = made
             step(case)
-    return _outcome(
-        {case: end.result() if isinstance(end, Future) else end for case, end in ends.items()}, job.warnings
-    )
+    finished = {case: end.result() if isinstance(end, Future) else end for case, end in ends.items()}
+    job.write_table()
+    return _outcome(finished, job.warnings)
 
 
 _End = Literal["done", "skipped"] | Failure
@@ -135,6 +139,7 @@ class _Job:
         self.warnings: list[str] = []
         self.replaces = False
         self.ledger = _open_ledger(output)
+        self.has_table = self._own_table()
 
     def read(self, case: str, files: tuple[Path, ...]) -> _Ready | Literal["skipped"]:
         """The preprocessed case, or that it is done already."""
@@ -179,9 +184,26 @@ class _Job:
             write_probabilities(beside, made.prediction.probabilities)
             size = beside.stat().st_size
         output = hash_file(ready.file)
-        entry = LedgerEntry(maker=self.maker, input=ready.source, output=output, probabilities=size)
+        told = dict(made.prediction.image_level)
+        entry = LedgerEntry(maker=self.maker, input=ready.source, output=output, probabilities=size, image_targets=told)
         self.ledger.note(ready.case, entry)
         return "done"
+
+    def write_table(self) -> None:
+        """Writes the table of what is known of whole images, where there is something, or was."""
+        if self.model.tellers or self.has_table:
+            targets = self.model.plan.image_targets if self.model.tellers else None
+            write_image_table(self.output, self.ledger, targets)
+
+    def _own_table(self) -> bool:
+        """Whether there is a table already; somebody else's is kept."""
+        file = self.output / TABLE
+        if not file.exists() or holds_values(self.ledger):
+            return file.exists()
+        if self.model.tellers and not self.options.overwrite:
+            remedy = "choose another output folder, or move that file away"
+            raise DataError(f"predict into {self.output}", f"{file.name} exists and was not made here", remedy)
+        return False
 
     def _is_done(self, case: str, entry: LedgerEntry, file: Path, source: str) -> bool:
         if self.options.probabilities:

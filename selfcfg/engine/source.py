@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from selfcfg.engine.stored_array import StoredArray
 from selfcfg.engine.trainer import Need
+from selfcfg.image_targets import Values
 from selfcfg.plan import Plan
 
 Phase = Literal["training", "validation"]
@@ -52,18 +56,24 @@ class Source:
         previous: folder of the previous stage's label map of each case, on the grid of its preprocessed image: in a
             cascade; else None.
         plan: of images whose labels are not those of the run's plan; None: the run's.
+        image_values: the image-level values of its cases; None in a stream that does not need them.
     """
 
     domains: tuple[Domain, ...]
     need: Need
     previous: Path | None = None
     plan: Plan | None = None
+    image_values: Values | None = None
 
     def drawn_from(self, phase: Phase) -> tuple[int, ...]:
         """Indices of the domains that have cases in a phase; none: the stream is left out of it."""
         if phase == "training" and self.need.validation_only:
             return ()
         return tuple(index for index, domain in enumerate(self.domains) if domain.cases(phase))
+
+    def image_targets(self, cases: Sequence[str]) -> Tensor | None:
+        """What `Batch.image_targets` says of patches of these cases."""
+        return None if self.image_values is None else torch.tensor([self.image_values[case] for case in cases])
 
     def previous_labels(self, case: str) -> StoredArray | None:
         """The previous stage's label map of a case, int16 (Z, Y, X), to be read by slicing."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from selfcfg.dataset import Dataset
 from selfcfg.engine.collection import Collection
 from selfcfg.engine.lessons import Lessons
 from selfcfg.engine.source import Domain, Source
 from selfcfg.engine.trainer import Need
+from selfcfg.errors import UsageError
+from selfcfg.image_targets import Values, encoded
+from selfcfg.plan import Plan
 from selfcfg.splits import Split
 
 
@@ -24,6 +28,7 @@ class Supply:
         collection: the other datasets.
         previous: folder of the previous stage's label maps, in a cascade; else None.
         lessons: what teachers say; None without any.
+        image_values: the image-level values of the dataset's cases.
     """
 
     store_folder: Path
@@ -32,6 +37,7 @@ class Supply:
     collection: Collection
     previous: Path | None = None
     lessons: Lessons | None = None
+    image_values: Values = field(default_factory=dict)
 
     def sources(
         self, needs: Mapping[str, Need], train: tuple[str, ...], validation: tuple[str, ...]
@@ -53,7 +59,7 @@ class Supply:
             if need.reference:
                 if seen is not None:
                     found[stream] = Source((seen.domain,), need, plan=seen.plan)
-            elif need.targets:
+            elif need.is_labelled:
                 found[stream] = self._labelled(need, train, validation)
             else:
                 found[stream] = self._unlabelled(need, further)
@@ -61,7 +67,14 @@ class Supply:
 
     def _labelled(self, need: Need, train: tuple[str, ...], validation: tuple[str, ...]) -> Source:
         soft = self.lessons.own if need.soft and self.lessons else None
-        return Source((Domain(self._store_for(need), train, validation, soft=soft),), need, self.previous)
+        values = self.image_values if need.image_targets else None
+        if values is not None:
+            if values.keys().isdisjoint(train):
+                found = "no training case of the fold has a value"
+                raise UsageError("train on image-level targets", found, "give values in dataset.json: image_targets")
+            train, validation = (tuple(case for case in cases if case in values) for cases in (train, validation))
+        domain = Domain(self._store_for(need), train, validation, soft=soft)
+        return Source((domain,), need, self.previous, image_values=values)
 
     def _unlabelled(self, need: Need, further: tuple[Domain, ...]) -> Source:
         """All cases of the fold, and of further sets."""
@@ -75,3 +88,14 @@ class Supply:
 
     def _store_for(self, need: Need) -> Path:
         return self.collection.own if need.one_channel and self.collection.own else self.store_folder
+
+
+def values_for(needs: Mapping[str, Need], plan: Plan, dataset: Dataset) -> Values:
+    """By case, the values of the plan's image-level targets; empty where no stream needs them.
+
+    Raises:
+        UsageError: the targets in dataset.json are not those of the plan.
+    """
+    if not any(need.image_targets for need in needs.values()):
+        return {}
+    return encoded(plan.image_targets, dataset.description.image_targets)

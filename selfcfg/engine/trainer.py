@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, Self, TypeVar
 
 import torch
@@ -74,6 +74,7 @@ class Need:
 
     Args:
         targets: whether it reads `Batch.labels`.
+        image_targets: whether it reads `Batch.image_values`; patches are of cases that have such a value.
         views: independently augmented copies of each patch.
         sequence: patches in a row along the first axis of the case, in order and augmented alike but for their noise:
             neighbouring slices for a 2D network, slabs that overlap by half for a 3D one, by more in short cases. They
@@ -89,6 +90,7 @@ class Need:
     """
 
     targets: bool = True
+    image_targets: bool = False
     views: int = 1
     sequence: int = 1
     shift: float = 0.0
@@ -100,9 +102,14 @@ class Need:
     transforms: Augmentation | None = None
 
     @property
+    def is_labelled(self) -> bool:
+        """Whether it takes anything that was annotated: label maps, or values of whole images."""
+        return self.targets or self.image_targets
+
+    @property
     def is_training_label(self) -> bool:
-        """Whether it takes labels of the dataset itself to train on."""
-        return self.targets and not self.validation_only and not self.reference
+        """Whether it takes annotations of the dataset itself to train on."""
+        return self.is_labelled and not self.validation_only and not self.reference
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,8 @@ class Batch:
         groups: int64 (B,), index of the group of datasets that this one belongs to.
         soft: float32 (B, F, [Z,] Y, X), the probability that teachers give each foreground class or region, moved as
             the image is and 0 beyond its border; None in validation, and in a stream without teachers.
+        image_targets: float32 (B, T), the values of each patch's case for the image-level targets of the plan in order:
+            the index of a class or a number, NaN where there is none; None in a stream that does not need them.
     """
 
     image: Tensor
@@ -133,6 +142,7 @@ class Batch:
     domains: Tensor | None = None
     groups: Tensor | None = None
     soft: Tensor | None = None
+    image_targets: Tensor | None = None
 
     def labels(self) -> Tensor:
         """The target.
@@ -154,6 +164,20 @@ class Batch:
             raise SelfcfgError("read the soft targets of a batch", "there are none", "declare Need(soft=True) for it")
         return self.soft
 
+    def image_values(self) -> Tensor:
+        """The image-level values.
+
+        Raises:
+            SelfcfgError: the stream was asked for without them.
+        """
+        if self.image_targets is None:
+            raise SelfcfgError(
+                "read the image-level values of a batch",
+                "its stream has none",
+                "declare Need(image_targets=True) for it",
+            )
+        return self.image_targets
+
 
 @dataclass(frozen=True)
 class Datasets:
@@ -164,11 +188,13 @@ class Datasets:
             that is trained for is the first.
         groups: their names by their index in `Batch.groups`.
         reference: what the label values of the reference dataset mean; None without one.
+        scales: mean and standard deviation of each image-level regression over the training cases.
     """
 
     names: tuple[str, ...] = ("own",)
     groups: tuple[str, ...] = ("own",)
     reference: LabelSchema | None = None
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 OWN = Datasets()
@@ -241,7 +267,7 @@ class Trainer(ABC, Generic[S]):
     @classmethod
     def unlabelled(cls, settings: S) -> list[Need]:
         """The needs of the streams that are drawn from images without labels."""
-        return [need for need in cls.needs_for(settings).values() if not need.targets]
+        return [need for need in cls.needs_for(settings).values() if not need.is_labelled]
 
     @classmethod
     def takes_reference(cls, settings: S) -> bool:

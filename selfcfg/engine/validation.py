@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from selfcfg.engine.cascade import PreviousStage, with_previous
-from selfcfg.engine.evaluate import SUMMARY, Evaluation, combine, evaluate
+from selfcfg.engine.evaluate import SUMMARY, Evaluation, combine, evaluate, with_image_targets
+from selfcfg.engine.image_table import write_image_table
 from selfcfg.engine.ledger import Ledger, LedgerEntry
 from selfcfg.engine.loading import load_model, refuse_pretraining
 from selfcfg.engine.preprocess import Prepared
@@ -65,9 +66,10 @@ def predict_validation(
                 prepared = Prepared(image=image, label=None, info=stored.info)
                 prediction = model.predict_prepared(prepared, mirroring=mirroring)
                 write_label(files[case], prediction.labels, prediction.geometry)
-                entry = LedgerEntry(maker=maker, input=sources[case], output=hash_file(files[case]))
-                ledger.note(case, entry)
+                told, output = dict(prediction.image_level), hash_file(files[case])
+                ledger.note(case, LedgerEntry(maker=maker, input=sources[case], output=output, image_targets=told))
                 step(case)
+    write_image_table(run.validation, ledger)
     return files
 
 
@@ -78,6 +80,8 @@ def score_validation(
     references = {case: label for case in predictions if (label := project.dataset.case(case).label) is not None}
     predicted = {case: predictions[case] for case in references}
     scores = evaluate(references, predicted, labels, fixes=Fixes.of(project.dataset.root), jobs=jobs)
+    for folder in {file.parent for file in predicted.values()}:
+        scores = with_image_targets(scores, folder, project.dataset.description.image_targets)
     scores.write(destination)
     return scores
 

@@ -149,6 +149,7 @@ def _our_content(theirs: NnunetPlans, description: DatasetDescription, dataset: 
         "memory_gb": memory,
         "channels": description.channels,
         "labels": description.schema_of_labels,
+        "image_targets": description.image_meanings,
         "axis_order": theirs.transpose_forward,
         "median_spacing": spacing,
         "median_shape": extras.median_shape if extras else shape,

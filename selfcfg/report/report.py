@@ -90,6 +90,8 @@ def _scores(evaluation: Evaluation, folds: Folds, scored: list[RunFolder], *, ha
         _dice_table(evaluation),
         _other_table(evaluation),
     ]
+    if evaluation.image_targets:
+        text.append("Of whole images it told:\n\n" + _image_table(evaluation))
     if has_ignore:
         text.append(NOT_ANNOTATED)
     if evaluation.empty == "exclude" and any(evaluation.n_excluded.values()):
@@ -115,6 +117,16 @@ def _other_table(evaluation: Evaluation) -> str:
         relative = number(means["volume_error_relative"])
         rows.append([name, number(means["iou"]), distance[0], distance[1], distance[4], number(means["nsd"]), relative])
     return table(heads, rows)
+
+
+def _image_table(evaluation: Evaluation) -> str:
+    """A row a metric of each image-level target."""
+    rows: list[list[object]] = [
+        [name, what, number(value), scores.n, scores.n_missing]
+        for name, scores in evaluation.image_targets.items()
+        for what, value in scores.metrics().items()
+    ]
+    return table(["image-level target", "metric", "value", "cases", "without a value"], rows, numbers_from=2)
 
 
 def _known(evaluation: Evaluation, name: str, metric: str) -> list[float]:

@@ -406,3 +406,32 @@ def test_real_data_have_no_errors(
     names = {str(index): channel for index, channel in enumerate(channels)}
     describe(tmp_path, channel_names=names, labels=values, file_ending=ending, numTraining=len(files))
     assert {finding.kind for finding in check(tmp_path, 1)} == {"outside"}
+
+
+def test_image_targets_are_compared_with_the_cases(root: Path) -> None:
+    finding = {
+        "classes": ["no", "yes", "never"],
+        "values": dict.fromkeys(CASES, "no") | {"case_1": "yes", "test": "no"},
+    }
+    age = {"unit": "years", "values": {"case_0": 3, "case_77": 4}}
+    describe(root, image_targets={"finding": finding, "age": age})
+    write_image(root / "imagesTs" / "test_0000.nii.gz", np.full((1, *SHAPE), 7, np.float32), PLACE)
+    hits = [finding for finding in check(root, 1) if finding.kind == "image targets"]
+    assert [hit.found for hit in hits] == [
+        "target 'age' has values of 1 case not there: case_77",
+        "target 'age': 1 of 6 training cases have a value",
+        "target 'finding': no training case is 'never'",
+    ]
+    assert {hit.severity for hit in hits} == {"warning"}
+    describe(root, image_targets={"age": {"values": {"test": 3}}})
+    hit = only(root, "image targets")
+    assert (hit.severity, hit.found) == ("error", "target 'age' has no value of any training case")
+
+
+def test_a_wrong_value_is_named_and_the_cases_are_looked_at_all_the_same(root: Path) -> None:
+    finding = {"classes": ["no", "yes"], "values": {"case_0": "perhaps"}}
+    describe(root, image_targets={"finding": finding})
+    (root / "labelsTr" / "case_3.nii.gz").unlink()
+    hit = only(root, "description")
+    assert "image_targets.finding.values.case_0: found 'perhaps'" in hit.found and hit.severity == "error"
+    assert only(root, "missing label").case == "case_3"

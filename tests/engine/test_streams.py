@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from torch import Tensor
 
 from selfcfg.engine.augment import Augmentation
 from selfcfg.engine.batches import Batches
+from selfcfg.engine.collection import Collection
 from selfcfg.engine.source import Domain, Source
 from selfcfg.engine.store import CaseInfo, Prepared, Store
+from selfcfg.engine.supply import Supply
 from selfcfg.engine.trainer import Batch, Need, Settings
+from selfcfg.errors import UsageError
 from selfcfg.geometry import Geometry
+from selfcfg.splits import Split
 from selfcfg.testing import CPU, small_plan
 
 SHAPE = (12, 16, 20)
@@ -179,3 +184,21 @@ def test_any_number_of_workers_gives_the_same(folder: Path) -> None:
             for name in ("image", "positions", "domains", "groups"):
                 assert torch.equal(getattr(ours, name), getattr(other, name)), name
             assert torch.equal(ours.views[0], other.views[0])
+
+
+def test_patches_carry_the_values_of_their_case(folder: Path) -> None:
+    need, plan = Need(targets=False, image_targets=True), small_plan(3, n_channels=2)
+    configuration = plan.configurations["small"].model_copy(update={"patch_size": (4, 4, 4), "batch_size": 6})
+    split = Split(train=("0", "1", "2"), val=("3",))
+    values = {"0": (2.0, math.nan), "2": (0.0, 63.5), "3": (1.0, 5.0)}
+    supply = Supply(folder / "large", split, dict.fromkeys("0123", ""), Collection(), image_values=values)
+    sources = supply.sources({"whole": need, "plain": Need(targets=False)}, split.train, split.val)
+    assert sources["whole"].domains[0].training == ("0", "2"), "the others have nothing to learn from"
+    settings = Settings(workers=0, validation_iterations=2)
+    with Batches(sources, settings, configuration, plan, CPU, 0) as batches:
+        for batch in (*batches.training(0, 4), *batches.validation(0)):
+            wanted = torch.tensor([values[case] for case in batch["whole"].cases])
+            assert torch.equal(batch["whole"].image_values().nan_to_num(-1), wanted.nan_to_num(-1))
+            assert batch["plain"].image_targets is None
+    with pytest.raises(UsageError, match="no training case of the fold has a value"):
+        supply.sources({"whole": need}, ("1",), split.val)

@@ -16,9 +16,9 @@ FOLDERS = {"selfcfg": ROOT / "selfcfg", "selfcfg.planners": ROOT / "planners", "
 LAYERS = {
     0: "selfcfg selfcfg.errors selfcfg.files selfcfg.records selfcfg.registry selfcfg.geometry selfcfg.progress "
     "selfcfg.parallel selfcfg.image_files",
-    1: "selfcfg.labels selfcfg.dataset selfcfg.splits selfcfg.fixes selfcfg.fingerprint selfcfg.topology selfcfg.plan "
-    "selfcfg.project selfcfg.inheritance selfcfg.stages selfcfg.expansion selfcfg.recipe_rules selfcfg.recipe "
-    "selfcfg.kept selfcfg.runs selfcfg.workspace",
+    1: "selfcfg.labels selfcfg.image_targets selfcfg.dataset selfcfg.splits selfcfg.fixes selfcfg.fingerprint "
+    "selfcfg.topology selfcfg.plan selfcfg.project selfcfg.inheritance selfcfg.stages selfcfg.expansion "
+    "selfcfg.recipe_rules selfcfg.recipe selfcfg.kept selfcfg.runs selfcfg.workspace",
     2: "selfcfg.io selfcfg.kernels selfcfg.nets",
     3: "selfcfg.convert selfcfg.engine selfcfg.planners selfcfg.trainers",
     4: "selfcfg.engine.predict selfcfg.engine.evaluate selfcfg.engine.validation selfcfg.engine.select "

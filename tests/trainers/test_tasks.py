@@ -52,7 +52,7 @@ def batch_of(task: Task[Any], number: int = 0) -> Batch:
 def test_a_task_touches_nothing_but_what_it_says(name: str, dimensions: int) -> None:
     task = made(name, small_plan(dimensions, n_channels=2))
     parts = parts_of(task)
-    assert tuple(task.losses(parts, batch_of(task))) == task.terms
+    assert tuple(task.losses(parts, batch_of(task))) == task.term_names()
     torch.stack(list(task.losses(parts, batch_of(task)).values())).sum().backward()
     reached = {part for part in parts if any(one.grad is not None for one in parts[part].parameters())}
     assert "head" not in reached and ("decoder" in reached) == task.trains_decoder

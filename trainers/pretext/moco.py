@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from selfcfg.engine.trainer import Batch, Need, Parts
+from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts
 from selfcfg.kernels.contrast import Contrast, contrast, spread
 from selfcfg.nets.heads import Queue
 from selfcfg.plan import Configuration, Plan
@@ -32,8 +32,8 @@ class Moco(Task[Momentum]):
     terms: ClassVar[tuple[str, ...]] = ("contrast",)
     need: ClassVar[Need] = Need(targets=False, views=2, shift=0.25, transforms=STRONG)
 
-    def __init__(self, settings: Momentum, plan: Plan, configuration: Configuration) -> None:
-        super().__init__(settings, plan, configuration)
+    def __init__(self, settings: Momentum, plan: Plan, configuration: Configuration, datasets: Datasets = OWN) -> None:
+        super().__init__(settings, plan, configuration, datasets)
         self._keys: list[Tensor] = []
 
     def build(self, parts: Parts) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from selfcfg.engine.augment import Augmentation
-from selfcfg.engine.trainer import Batch, Need, Parts
+from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts
 from selfcfg.errors import UsageError
 from selfcfg.geometry import times
 from selfcfg.kernels.puzzle import LEAST_EDGE, Tiling, draw, far_permutations, put_together
@@ -50,8 +50,10 @@ class Rubik(Task[RubikSettings]):
     terms: ClassVar[tuple[str, ...]] = ("order", "flips")
     need: ClassVar[Need] = Need(targets=False, transforms=UPRIGHT)
 
-    def __init__(self, settings: RubikSettings, plan: Plan, configuration: Configuration) -> None:
-        super().__init__(settings, plan, configuration)
+    def __init__(
+        self, settings: RubikSettings, plan: Plan, configuration: Configuration, datasets: Datasets = OWN
+    ) -> None:
+        super().__init__(settings, plan, configuration, datasets)
         self.tiling = Tiling.of(configuration.patch_size, settings.pieces, settings.gap)
         self._cut = [axis for axis, count in enumerate(self.tiling.grid) if count > 1]
         if not self._cut:

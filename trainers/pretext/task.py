@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 from pydantic import ConfigDict
 from torch import Tensor
 
-from selfcfg.engine.trainer import Batch, Need, Parts
+from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts
 from selfcfg.plan import Configuration, Plan
 from selfcfg.records import Record
 
@@ -33,6 +33,7 @@ class Task(ABC, Generic[T]):
         settings: its typed settings.
         plan: what the planner decided.
         configuration: the one that is trained, with the sizes of its batches.
+        datasets: what else its owner knows of what it learns from.
     """
 
     name: ClassVar[str]
@@ -46,11 +47,18 @@ class Task(ABC, Generic[T]):
     """Whether its loss is a mean squared error; else it is taken for that of a classification."""
     weight: ClassVar[float] = 0.1
     """Of its loss beside that of segmentation, if nothing else is said."""
+    predicts: ClassVar[bool] = False
+    """Whether its private parts are handed on where it is learnt beside segmentation: see `selfcfg.nets.image_head`."""
 
-    def __init__(self, settings: T, plan: Plan, configuration: Configuration) -> None:
+    def __init__(self, settings: T, plan: Plan, configuration: Configuration, datasets: Datasets = OWN) -> None:
         self.settings = settings
         self.plan = plan
         self.configuration = configuration
+        self.datasets = datasets
+
+    def term_names(self) -> tuple[str, ...]:
+        """The names of its loss terms, which may depend on the plan."""
+        return self.terms
 
     @property
     def n_inputs(self) -> int:

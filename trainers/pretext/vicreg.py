@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the customary name
 from pydantic import Field
 from torch import Tensor
 
-from selfcfg.engine.trainer import Batch, Need, Parts
+from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts
 from selfcfg.kernels.contrast import contrast, spread
 from selfcfg.kernels.redundancy import among, covariance, too_little_variance, without_mean
 from selfcfg.nets.heads import GlobalHead, Queue
@@ -48,8 +48,10 @@ class Vicreg(Task[VicregSettings]):
     is_regression: ClassVar[bool] = True
     weight: ClassVar[float] = 0.01
 
-    def __init__(self, settings: VicregSettings, plan: Plan, configuration: Configuration) -> None:
-        super().__init__(settings, plan, configuration)
+    def __init__(
+        self, settings: VicregSettings, plan: Plan, configuration: Configuration, datasets: Datasets = OWN
+    ) -> None:
+        super().__init__(settings, plan, configuration, datasets)
         self._seen: list[Tensor] = []
 
     def build(self, parts: Parts) -> None:
