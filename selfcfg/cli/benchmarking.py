@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 benchmark = typer.Typer(help="Compares training strategies.", no_args_is_help=True, rich_markup_mode=None)
 
+ArmsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="scratch, or trainers, NAME=TRAINER to have one twice; what only pretrains is fine-tuned"),
+]
+
 PretrainSetOption = Annotated[
     list[str] | None, typer.Option(metavar="ARM.KEY=VALUE", help="a setting of an arm that pretrains; repeat")
 ]
@@ -54,10 +59,7 @@ BUDGETS = {"short": 100, "converged": 600}
 @benchmark.command("label-efficiency")
 def label_efficiency(
     dataset: DatasetArgument,
-    arms: Annotated[
-        list[str] | None,
-        typer.Option(help="scratch, or trainers, NAME=TRAINER to have one twice; what only pretrains is fine-tuned"),
-    ] = None,
+    arms: ArmsOption = None,
     fractions: Annotated[
         list[str] | None, typer.Option(help="labelled subjects: 3 is their number, 0.05 or 1.0 their share; commas")
     ] = None,
