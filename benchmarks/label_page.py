@@ -104,7 +104,7 @@ def _judged(results: Sequence[LabelResult], design: Design, subjects: Mapping[st
         lines.append(f"- Not compared yet: {', '.join(missing)}.")
     yield "\n".join(lines)
     if rows:
-        yield table(["difference", "labelled", "steps", "Dice (95 %)", "p", "ahead", "claim"], rows)
+        yield table(["difference", "labelled", "steps", "Dice (95 %)", "p, uncorrected", "ahead", "claim"], rows)
 
 
 def _compared(
