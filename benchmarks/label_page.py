@@ -142,6 +142,8 @@ def gradients(file: Path) -> list[str]:
         cells = []
         for column, at_end in heads.values():
             values = [float(row[column]) for row in (last.values() if at_end else mine) if row[column]]
+            if "cosine" in column:
+                values = [value for value in values if value]  # where one task has no weight, it has no gradient
             cells.append(f"{fmean(values):.3g}" if values else "-")
         rows.append([arm, len(last), *cells])
     told = (

@@ -68,7 +68,7 @@ def page(rows: Sequence[Row]) -> list[str]:
     tasks = {row["system"]: _by_seed(main, _named(row["system"]), seeds) for row in main if "validation" in row}
     there = len({(row["seed"], row["system"]) for row in main})
     return [
-        f"**{there} of {SEEDS * SYSTEMS} systems** are there (seeds {', '.join(map(str, seeds))} of {SEEDS}). "
+        f"**{there} of {SEEDS * SYSTEMS} systems** are there, of {SEEDS} seeds: {', '.join(map(str, seeds))}. "
         + makers(rows),
         "## Claims",
         *_claims(groups),

@@ -77,7 +77,7 @@ def test_what_is_shown_what_is_not_and_what_is_missing_of_a_benchmark(generator:
     (folder / "gradients.csv").write_text(
         "arm,seed,epoch,gradient cosine,gradient cosine last stage,gradient norm pretext,gradient norm reference,"
         "masked explained,reference dice,probe,seconds_per_iteration\n"
-        "sum,0,0,0.1,,1,2,0.3,0.4,,0.2\nsum,0,1,0.3,,1,2,0.5,0.6,,0.2\n"
+        "sum,0,0,0.1,,1,2,0.3,0.4,,0.2\nsum,0,1,0.3,,1,2,0.5,0.6,,0.2\nreference,0,0,0,0,0,2,,0.5,,0.1\n"
     )
     text = generator.pages(tmp_path)["reference-guided"]
     assert "1 training and 16 test cases (8 subjects). Versions and machine: not recorded." in text
@@ -88,6 +88,7 @@ def test_what_is_shown_what_is_not_and_what_is_missing_of_a_benchmark(generator:
     assert "Not compared yet: pcgrad with sum." in text
     assert "## Notes\n\nWhat did not work: nothing.\n" in text
     assert "| sum | 1 | 0.2 | - | 1 | 2 | 0.5 | 0.6 | 0.2 |" in text
+    assert "| reference | 1 | - | - | 0 | 2 | - | 0.5 | 0.1 |" in text
 
 
 @pytest.mark.parametrize(("seeds", "n_test", "words"), [(1, 8, "holds so far in 1"), (3, 5, "too few subjects in 1")])
@@ -123,7 +124,7 @@ def test_the_claims_of_the_two_stages(generator: ModuleType, tmp_path: Path) -> 
     (tmp_path / "two_stage.jsonl").write_text("".join(lines))
     text = generator.pages(tmp_path)["two-stage"]
     claims = {line.split(" (")[0]: line.rpartition(": ")[2] for line in text.splitlines() if line.startswith("- ")}
-    assert "**45 of 78 systems** are there (seeds 0, 1, 2 of 3). Made with selfcfg 0.1.0, torch 2.13" in text
+    assert "**45 of 78 systems** are there, of 3 seeds: 0, 1, 2. Made with selfcfg 0.1.0, torch 2.13" in text
     assert claims["- Distillation is better than the best of its teachers"] == "**holds**."
     assert claims["- Both stages are better than plain training"] == "**holds**."
     assert claims["- The tasks add something to an ensemble that is distilled"] == "**the opposite**."
