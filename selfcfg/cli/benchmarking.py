@@ -32,12 +32,21 @@ if TYPE_CHECKING:
 
 benchmark = typer.Typer(help="Compares training strategies.", no_args_is_help=True, rich_markup_mode=None)
 
+ArmsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="scratch, or trainers, NAME=TRAINER to have one twice; what only pretrains is fine-tuned"),
+]
+
 PretrainSetOption = Annotated[
     list[str] | None, typer.Option(metavar="ARM.KEY=VALUE", help="a setting of an arm that pretrains; repeat")
 ]
 
 PretrainOnOption = Annotated[
     list[str] | None, typer.Option(metavar="ARM:IMAGES", help="like --unlabelled, for one arm alone; repeat")
+]
+
+PretrainFromOption = Annotated[
+    list[str] | None, typer.Option(metavar="ARM:OTHER", help="an arm's pretraining starts from another's; repeat")
 ]
 
 RATES = (0.1, 0.03, 0.01)
@@ -50,10 +59,7 @@ BUDGETS = {"short": 100, "converged": 600}
 @benchmark.command("label-efficiency")
 def label_efficiency(
     dataset: DatasetArgument,
-    arms: Annotated[
-        list[str] | None,
-        typer.Option(help="scratch, or trainers, NAME=TRAINER to have one twice; what only pretrains is fine-tuned"),
-    ] = None,
+    arms: ArmsOption = None,
     fractions: Annotated[
         list[str] | None, typer.Option(help="labelled subjects: 3 is their number, 0.05 or 1.0 their share; commas")
     ] = None,
@@ -66,6 +72,7 @@ def label_efficiency(
     pretrain_set: PretrainSetOption = None,
     unlabelled: UnlabelledOption = None,
     pretrain_on: PretrainOnOption = None,
+    pretrain_from: PretrainFromOption = None,
     reference: ReferenceOption = None,
     configuration: ConfigurationOption = None,
     planner: PlanOption = None,
@@ -83,8 +90,9 @@ def label_efficiency(
     debug: DebugOption = False,
 ) -> None:
     """Trains each arm with few labels and tells what pretraining is worth; given again, it goes on where it stopped."""
-    from selfcfg.engine.label_efficiency import LabelEfficiency, open_benchmark  # noqa: PLC0415
+    from selfcfg.engine.label_efficiency import open_benchmark  # noqa: PLC0415
     from selfcfg.engine.label_jobs import run_benchmark  # noqa: PLC0415
+    from selfcfg.engine.label_wanted import LabelEfficiency  # noqa: PLC0415
 
     wanted = LabelEfficiency(
         arms=arms_of(split_values(arms) or ["scratch", "masked"]),
@@ -96,6 +104,7 @@ def label_efficiency(
         pretraining=_by_arm(pretrain_set),
         unlabelled=unlabelled_sets(unlabelled, workspace),
         further={arm: unlabelled_sets(sets, workspace) for arm, sets in _sets_by_arm(pretrain_on).items()},
+        pretrain_from=_arm_by_arm(pretrain_from),
         reference=reference_folder(reference, workspace),
         configuration=configuration,
         planner=planner,
@@ -232,6 +241,19 @@ def _sets_by_arm(values: list[str] | None) -> dict[str, list[str]]:
         if not colon or not images:
             raise UsageError("--pretrain-on", f"'{text}' is not ARM:IMAGES", f"write it as masked:{text.strip(':')}")
         found.setdefault(arm, []).append(images)
+    return found
+
+
+def _arm_by_arm(values: list[str] | None) -> dict[str, str]:
+    """What is given as ARM:OTHER, by arm."""
+    found: dict[str, str] = {}
+    for text in split_values(values):
+        arm, _, other = text.partition(":")
+        if not arm or not other:
+            raise UsageError("--pretrain-from", f"'{text}' is not ARM:OTHER", "write it as guided:masked")
+        if arm in found:
+            raise UsageError("--pretrain-from", f"'{arm}' is there twice", "give one arm that it starts from")
+        found[arm] = other
     return found
 
 

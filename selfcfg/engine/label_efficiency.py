@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +9,14 @@ from typing import Any, NamedTuple
 
 from selfcfg import registry
 from selfcfg.engine.choice import TrainRequest, choose, parse_settings
-from selfcfg.engine.collection import Unlabelled
 from selfcfg.engine.experiment import Experiment, open_experiment
 from selfcfg.engine.label_results import PROTOCOL, Arm, Job, Protocol
+from selfcfg.engine.label_wanted import LabelEfficiency, refuse_nonsense
 from selfcfg.engine.trainer import Settings, Trainer
 from selfcfg.errors import UsageError, listed
 from selfcfg.files import hash_json
 from selfcfg.parallel import default_jobs
 from selfcfg.project import Project
-from selfcfg.records import Record
 from selfcfg.runs import INCIDENTAL
 from selfcfg.splits import Split, labelled_subjects
 
@@ -35,44 +33,6 @@ KEPT_OUT_OF, MOST_KEPT_OUT = 5, 10
 
 DECIDED = ("epochs", "iterations_per_epoch", "learning_rate")
 """Settings of a training with labels that its job decides."""
-
-
-class LabelEfficiency(Record):
-    """What a benchmark of label efficiency compares.
-
-    Args:
-        arms: entry-point name of a trainer, by name of the arm. One that segments is trained as it is; one that only
-            pretrains does so once a seed, on all training images of the fold without labels, and "supervised" goes
-            on from there.
-        fractions: labelled subjects; as an int their number, as a float their share.
-        seeds: how often all is repeated, each time with other labelled subjects, another start and other batches.
-        budgets: optimiser steps with labels, by name.
-        rates: learning rates that every job chooses from.
-        settings: of the trainings with labels.
-        pretraining: settings of the arms that pretrain, by arm.
-        unlabelled: further images for all arms that take images without labels.
-        further: still further ones, by arm.
-        reference: raw folder of the labelled dataset for arms that another one guides, or None.
-        configuration: name within the plan; None: its default.
-        planner: name of the plan; None: the only one there is.
-        mirroring: average the predictions of mirrored images, where the training mirrored.
-        device: such as "cpu" or "cuda:0"; None: the best there is.
-    """
-
-    arms: dict[str, str]
-    fractions: tuple[int | float, ...]
-    seeds: int = 3
-    budgets: dict[str, int]
-    rates: tuple[float, ...] = (0.1, 0.03, 0.01)
-    settings: dict[str, Any] = {}
-    pretraining: dict[str, dict[str, Any]] = {}
-    unlabelled: tuple[Unlabelled, ...] = ()
-    further: dict[str, tuple[Unlabelled, ...]] = {}
-    reference: Path | None = None
-    configuration: str | None = None
-    planner: str | None = None
-    mirroring: bool = True
-    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,14 +102,22 @@ class Benchmark:
         if before is None:
             return arm
         seen = before.collection
-        changes = {"pretrainer": before.request.trainer, "unlabelled": seen.hashes, "reference": seen.reference_hash}
-        return arm.model_copy(update={**changes, "pretraining": _shown(before.settings)})
+        changes = {
+            "pretrainer": before.request.trainer,
+            "pretraining": _shown(before.settings),
+            "pretrained_from": self.wanted.pretrain_from.get(name),
+            "unlabelled": seen.hashes,
+            "reference": seen.reference_hash,
+        }
+        return arm.model_copy(update=changes)
 
     def pretraining(self, arm: str, seed: int) -> Experiment:
         """The pretraining of an arm with a seed, which all fractions, budgets and rates share."""
         experiment = self.pretrained[arm]
-        request = experiment.request.model_copy(update={"seed": seed, "name": f"{arm}-seed{seed}"})
-        return replace(experiment, request=request)
+        changes: dict[str, Any] = {"seed": seed, "name": f"{arm}-seed{seed}"}
+        if arm in self.wanted.pretrain_from:
+            changes["init"] = self.pretraining(self.wanted.pretrain_from[arm], seed).run(FOLD).final
+        return replace(experiment, request=experiment.request.model_copy(update=changes))
 
     def training(self, job: Job, rate: float) -> Experiment:
         """The training of a job with one learning rate."""
@@ -193,7 +161,7 @@ def open_benchmark(project: Project, wanted: LabelEfficiency, folder: Path) -> B
             was made otherwise.
         DataError: cases cannot be read, or the splits leak.
     """
-    _refuse(wanted)
+    refuse_nonsense(wanted)
     place = replace(project, results=folder / "runs")
     requests = _requests(wanted)
     for request in (*requests.tuned.values(), *requests.pretrained.values()):
@@ -244,10 +212,7 @@ def _requests(wanted: LabelEfficiency) -> _Requests:
         for budget in wanted.budgets:
             if not trainer.segments(settings_of(wanted, trainer, budget, wanted.rates[0])):
                 raise UsageError("--set", f"with these settings the arm '{arm}' only pretrains", "give --pretrain-set")
-    if wanted.unlabelled and not any(one.unlabelled for part in found for one in part.values()):
-        raise UsageError("--unlabelled", "no arm learns from images without labels", "leave it out, or add such an arm")
-    if wanted.reference and not any(one.reference for part in found for one in part.values()):
-        raise UsageError("--reference", "no arm is guided by a labelled dataset", "leave it out, or add such an arm")
+    _refuse_idle(wanted, found)
     return found
 
 
@@ -302,30 +267,20 @@ def _shown(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in settings.model_dump(mode="json").items() if name not in INCIDENTAL}
 
 
-def _refuse(wanted: LabelEfficiency) -> None:
-    """Raises where what is wanted makes no sense, whatever the dataset."""
-    asked = "benchmark label-efficiency"
-    for what, values in (("arm", wanted.arms), ("fraction", wanted.fractions), ("budget", wanted.budgets)):
-        if not values:
-            raise UsageError(asked, f"no {what} was given", f"give at least one {what}")
-    if wanted.seeds < 1 or not wanted.rates or min(wanted.rates) <= 0:
-        raise UsageError(
-            asked, f"{wanted.seeds} seeds, rates {listed(wanted.rates)}", "give one at least, rates above 0"
-        )
-    for name, steps in wanted.budgets.items():
-        if steps < 1 or not re.fullmatch(r"[A-Za-z0-9_.+]+", name):
-            raise UsageError(
-                f"budget '{name}'", f"{steps} steps", "give it as NAME=STEPS, the name of letters and digits"
-            )
-    if given := [name for name in ("epochs", "learning_rate") if name in wanted.settings]:
-        raise UsageError(f"--set {given[0]}", "every job decides it", "give --budgets and --rates")
-    for option, by_arm in (("--pretrain-set", wanted.pretraining), ("--pretrain-on", wanted.further)):
-        if strange := sorted(set(by_arm) - set(wanted.arms)):
-            raise UsageError(f"{option} {strange[0]}", f"the arms are {listed(wanted.arms)}", "name one of them")
-
-
 def _refuse_labels(arm: str, trainer: type[Trainer[Any]], settings: Settings) -> None:
     """Raises for a trainer that pretrains with labels: of these every fraction would have all."""
     if labelled := trainer.labelled(settings):
         found = f"it pretrains with labels (stream {listed(labelled)}), which a fraction would not limit"
         raise UsageError(f"arm '{arm}'", found, "compare strategies that segment, or pretrain without labels")
+
+
+def _refuse_idle(wanted: LabelEfficiency, found: _Requests) -> None:
+    """Raises for an option that no arm, or not the one it names, has a use for."""
+    for pair in wanted.pretrain_from.items():
+        if idle := [arm for arm in pair if arm not in found.pretrained]:
+            told = f"the arm '{idle[0]}' does not pretrain"
+            raise UsageError(f"--pretrain-from {pair[0]}:{pair[1]}", told, "name two arms that do")
+    if wanted.unlabelled and not any(one.unlabelled for part in found for one in part.values()):
+        raise UsageError("--unlabelled", "no arm learns from images without labels", "leave it out, or add such an arm")
+    if wanted.reference and not any(one.reference for part in found for one in part.values()):
+        raise UsageError("--reference", "no arm is guided by a labelled dataset", "leave it out, or add such an arm")

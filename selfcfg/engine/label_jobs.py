@@ -103,14 +103,30 @@ def mean_over_subjects(cases: Mapping[str, float], subjects: Mapping[str, str]) 
 
 
 def _pretrained(benchmark: Benchmark, waiting: Mapping[str, Job], jobs: int) -> dict[str, SelfcfgError]:
-    """Does the pretrainings that jobs wait for; gives those jobs that wait in vain, and why."""
+    """Does the pretrainings that jobs wait for, each after the one that it starts from.
+
+    Gives those jobs that wait in vain, and why.
+    """
     users: dict[str, list[str]] = {}
+    needed: dict[str, Job] = {}
     for name, job in waiting.items():
-        if job.arm in benchmark.pretrained:
-            users.setdefault(f"{job.arm}, seed {job.seed}", []).append(name)
-    first = {which: waiting[names[0]] for which, names in users.items()}
+        for arm in benchmark.wanted.pretrainings(job.arm) if job.arm in benchmark.pretrained else ():
+            which = f"{arm}, seed {job.seed}"
+            users.setdefault(which, []).append(name)
+            needed.setdefault(which, job.model_copy(update={"arm": arm}))
+    before = benchmark.wanted.pretrain_from
+    first = {which: job for which, job in needed.items() if job.arm not in before}
+
+    def then(which: str, outcome: SelfcfgError | None) -> dict[str, Job]:
+        if isinstance(outcome, SelfcfgError):
+            return {}
+        ended = needed[which]
+        after = {arm for arm, other in before.items() if other == ended.arm}
+        return {name: job for name, job in needed.items() if job.arm in after and job.seed == ended.seed}
+
     pretrain = partial(_pretrain, benchmark=benchmark, quiet=jobs > 1)
-    outcomes = dict(_outcomes(pretrain, first, jobs, "pretrain", partial(_bytes, benchmark)))
+    memory = partial(_bytes, benchmark)
+    outcomes = dict(_outcomes(pretrain, first, jobs, "pretrain", memory, then=then if before else None))
     return {
         name: outcome
         for which, outcome in outcomes.items()
@@ -177,10 +193,16 @@ def _judged(benchmark: Benchmark, training: Experiment) -> float | None:
 
 
 def _outcomes(
-    function: Callable[[Job], Result], waiting: Mapping[str, Job], jobs: int, doing: str, memory: Callable[[Job], int]
+    function: Callable[[Job], Result],
+    waiting: Mapping[str, Job],
+    jobs: int,
+    doing: str,
+    memory: Callable[[Job], int],
+    *,
+    then: Callable[[str, Result | SelfcfgError], Mapping[str, Job]] | None = None,
 ) -> Iterator[tuple[str, Result | SelfcfgError]]:
     """What `run_cases` yields; a request to stop ends all."""
-    for name, outcome in run_cases(function, waiting, jobs=jobs, doing=doing, memory=memory):
+    for name, outcome in run_cases(function, waiting, jobs=jobs, doing=doing, memory=memory, then=then):
         if isinstance(outcome, Stopped):
             raise Stopped("benchmark label-efficiency", outcome.found, AGAIN)
         yield name, outcome

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from selfcfg.errors import DataError, UsageError
 from selfcfg.files import write_text
 from selfcfg.records import Record
@@ -21,6 +23,7 @@ class Arm(Record):
         settings: its settings as JSON, without those that a job decides.
         pretrainer: entry-point name of what trained before without labels; None: nothing did.
         pretraining: settings of that as JSON.
+        pretrained_from: the arm from whose pretraining that started; None: it started anew.
         unlabelled: further datasets that it saw, by name, each with the hash of its cases.
         reference: name of the labelled dataset that guided it, with the hash of its cases and labels; empty without.
     """
@@ -29,8 +32,17 @@ class Arm(Record):
     settings: dict[str, Any]
     pretrainer: str | None = None
     pretraining: dict[str, Any] = {}
+    pretrained_from: str | None = None
     unlabelled: dict[str, str] = {}
     reference: dict[str, str] = {}
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `pretrained_from` where it is None: what was written before there was such a thing stays the same."""
+        content: dict[str, Any] = handler(self)
+        if self.pretrained_from is None:
+            content.pop("pretrained_from", None)
+        return content
 
 
 class Protocol(Record):

@@ -146,6 +146,7 @@ def _making(protocol: Protocol, results: Sequence[LabelResult]) -> list[str]:
             steps = arm.pretraining["epochs"] * arm.pretraining["iterations_per_epoch"]
             before = f"{arm.pretrainer}, {steps} steps without labels on {len(protocol.train)} cases"
             before += "".join(f" and {further}" for further in arm.unlabelled)
+            before += f", from the weights of {arm.pretrained_from}" if arm.pretrained_from else ""
             before += "".join(f", guided by the labels of {reference}" for reference in arm.reference)
         chosen = [result.rate for result in results if result.arm == name]
         counts = ", ".join(f"{rate:g} ({chosen.count(rate)} times)" for rate in protocol.rates)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from selfcfg.engine.label_results import Arm, LabelResult, Protocol, add_result, read_results
 from selfcfg.errors import DataError, UsageError
+from selfcfg.files import hash_json
 
 
 def result(**changes: object) -> LabelResult:
@@ -48,6 +50,23 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         file.write('{"arm": "scr\n')
     with pytest.raises(DataError, match=r"results\.jsonl, line 2: not JSON"):
         read_results(tmp_path)
+
+
+def test_arms_that_start_anew_are_written_and_hashed_as_before_they_could_do_otherwise() -> None:
+    keys = {"trainer": "supervised", "settings": {}, "pretrainer": "masked", "pretraining": {}, "unlabelled": {}}
+    arm = Arm(trainer="supervised", settings={}, pretrainer="masked")
+    assert json.loads(arm.model_dump_json()) == arm.model_dump() == {**keys, "reference": {}}
+    assert arm.content_hash() == hash_json({**keys, "reference": {}})
+    assert protocol(arms={"masked": keys}) == protocol(arms={"masked": arm.model_dump()})
+
+
+def test_the_arm_that_another_starts_from_is_part_of_it(tmp_path: Path) -> None:
+    arm = Arm(trainer="supervised", settings={}, pretrainer="masked", pretrained_from="first")
+    one = protocol(arms={"second": arm.model_dump()})
+    one.write(tmp_path / "protocol.json")
+    assert Protocol.read(tmp_path / "protocol.json") == one and one.arms["second"] == arm
+    anew = protocol(arms={"second": arm.model_copy(update={"pretrained_from": None}).model_dump()})
+    assert one.content_hash() != anew.content_hash()
 
 
 def test_arms_and_budgets_may_come_later(tmp_path: Path) -> None:

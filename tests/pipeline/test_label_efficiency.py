@@ -18,9 +18,10 @@ from selfcfg.cli.benchmarking import arms_of
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.engine import label_jobs, pipeline
 from selfcfg.engine.experiment import Experiment
-from selfcfg.engine.label_efficiency import FOLD, Benchmark, LabelEfficiency, open_benchmark
+from selfcfg.engine.label_efficiency import FOLD, Benchmark, open_benchmark
 from selfcfg.engine.label_jobs import run_benchmark
 from selfcfg.engine.label_results import LabelResult
+from selfcfg.engine.label_wanted import LabelEfficiency
 from selfcfg.engine.source import Source
 from selfcfg.errors import Stopped, UsageError
 from selfcfg.project import Project
@@ -149,6 +150,41 @@ def test_a_reference_guides_the_arms_that_need_one_and_copies_of_test_images_are
     assert list(arms["reference_guided"].reference) == ["Dataset902_Guide"] and arms["scratch"].reference == {}
 
 
+FOLLOWED: dict[str, Any] = {
+    "arms": ("second=masked", "first=masked"), "pretraining": {"first": BRIEF, "second": BRIEF},
+    "pretrain_from": {"second": "first"}, "fractions": (1,), "seeds": 2, "budgets": {"short": 2}, "rates": (0.01,),
+}  # fmt: skip
+
+
+def test_a_pretraining_may_start_from_that_of_another_arm_seed_by_seed(project: Project, tmp_path: Path) -> None:
+    benchmark = open_benchmark(project, wanted(**FOLLOWED), tmp_path)
+    for seed in (0, 1):
+        first = benchmark.pretraining("first", seed)
+        assert first.request.init is None
+        assert benchmark.pretraining("second", seed).request.init == first.run(FOLD).final
+    assert [arm.pretrained_from for arm in benchmark.protocol().arms.values()] == ["first", None]
+    with pytest.raises(UsageError, match=r"made otherwise \(arm 'second'\)"):
+        open_benchmark(project, wanted(**{**FOLLOWED, "pretrain_from": {}}), tmp_path)
+
+
+def test_the_pretraining_that_another_starts_from_is_done_first(project: Project, tmp_path: Path) -> None:
+    asked = wanted(**{**FOLLOWED, "arms": ("second=masked", "first=masked", "scratch"), "seeds": 1})
+    benchmark = open_benchmark(project, asked, tmp_path)
+    results, failed = run_benchmark(benchmark, jobs=1)
+    assert not failed and [one.arm for one in results] == ["second", "first", "scratch"]
+    first, second = (RunRecord.read(benchmark.pretraining(arm, 0).run(FOLD).record) for arm in ("first", "second"))
+    assert first.init is None and second.init == str(benchmark.pretraining("first", 0).run(FOLD).final)
+
+
+def test_what_starts_from_a_pretraining_that_failed_fails_for_the_same_reason(project: Project, tmp_path: Path) -> None:
+    bad = {"first": {**BRIEF, "learning_rate": 1e30}, "second": BRIEF}
+    benchmark = open_benchmark(project, wanted(**{**FOLLOWED, "pretraining": bad, "seeds": 1}), tmp_path)
+    results, failed = run_benchmark(benchmark, jobs=1)
+    assert not results and list(failed) == ["second-1-short-0", "first-1-short-0"]
+    assert len({str(error) for error in failed.values()}) == 1
+    assert not benchmark.pretraining("second", 0).folder.exists()
+
+
 def test_pretraining_sees_all_training_images_and_is_shared(benchmark: Benchmark) -> None:
     experiment = benchmark.pretraining("masked", 1)
     assert sources(experiment)["unlabelled"].domains[0].training == benchmark.train
@@ -183,6 +219,15 @@ def test_budgets_rates_and_settings_are_equal_for_all_arms(benchmark: Benchmark)
         ({"further": {"scratch": ({"images": "x"},)}}, "--pretrain-on scratch: this arm learns from no images"),
         ({"further": {"nobody": ({"images": "x"},)}}, "--pretrain-on nobody"),
         ({"arms": ("scratch",), "pretraining": {}, "reference": "x"}, "no arm is guided by"),
+        (
+            {"pretrain_from": {"masked": "scratch"}},
+            "--pretrain-from masked:scratch: the arm 'scratch' does not pretrain",
+        ),
+        ({"pretrain_from": {"masked": "nobody"}}, "--pretrain-from nobody"),
+        (
+            {"pretrain_from": {"masked": "contrastive", "contrastive": "masked"}},
+            "masked from contrastive from masked is a circle",
+        ),
         ({"arms": ("reference_guided",), "pretraining": {}}, "name one with --reference DATASET"),
     ],
 )
@@ -300,6 +345,8 @@ def test_the_command_trains_compares_and_reports(
         ("--rates", "fast", "'fast' is not a number"),
         ("--pretrain-set", "epochs=3", "'epochs' names no arm; write it as masked.epochs=3"),
         ("--pretrain-on", "ct=3", "'ct=3' is not ARM:IMAGES; write it as masked:ct=3"),
+        ("--pretrain-from", "masked", "'masked' is not ARM:OTHER; write it as guided:masked"),
+        ("--pretrain-from", "a:b,a:c", "'a' is there twice; give one arm that it starts from"),
         ("--arms", "scratch,masked,masked", "'masked' is there twice; give names of your own: NAME=TRAINER"),
         ("--arms", "a/b=masked", "'a/b' is no name"),
     ],
