@@ -5,9 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from selfcfg.errors import DataError, counted, listed, nearest
@@ -17,6 +24,10 @@ MAX_SHOWN = 30
 """Problems of one file that are told one by one."""
 
 _UNION_MEMBER = re.compile(r"(int|float|str|bool)$|(tuple|list|dict|literal)\[")
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+"""Several names; a single one may be given by itself."""
 
 
 class Problem(NamedTuple):

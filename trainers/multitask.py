@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 from torch import Tensor, nn
 
 from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts, Settings, Trainer
 from selfcfg.errors import nearest
 from selfcfg.nets.unet import build_parts
 from selfcfg.plan import Configuration, Plan
-from selfcfg.records import Record
+from selfcfg.records import Names, Record
 from selfcfg.trainers.balance import Balance, Calibration, How, Weighed
 from selfcfg.trainers.pretext.installed import TASKS, task_tables
 from selfcfg.trainers.pretext.task import Task
@@ -26,16 +26,10 @@ LABELLED, SEGMENTATION = "labelled", "segmentation"
 _OF_PRETRAINING = ("epochs", "validation_iterations", "optimizer", "learning_rate", "weight_decay")
 
 
-def _as_list(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
 class TasksSettings(SupervisedSettings):
     """The settings of segmentation, which tasks there are, and how they are balanced."""
 
-    tasks: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
-        ("distance_map",), description=f"auxiliary tasks, of {', '.join(TASKS)}"
-    )
+    tasks: Names = Field(("distance_map",), description=f"auxiliary tasks, of {', '.join(TASKS)}")
     mode: Literal["joint", "pretrain"] = Field(
         "joint",
         description="joint: with segmentation; pretrain: alone, where epochs, validation_iterations, optimizer, "

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from selfcfg.errors import DataError, UsageError, listed
+from selfcfg.errors import DataError, UsageError, listed, nearest
 from selfcfg.files import replacing, write_bytes
 from selfcfg.progress import say
 from selfcfg.runs import RunFolder, TakeOver, fold_folders
@@ -154,24 +154,32 @@ def weights_of(source: Path) -> Path:
     return found
 
 
-def take_over(source: Path, parts: nn.ModuleDict) -> TakeOver:
+def take_over(source: Path, parts: nn.ModuleDict, wanted: Collection[str] | None = None) -> TakeOver:
     """Copies every part that fits from a weights file or a finished run, and gives what became of each part.
 
     A part fits when all its tensors have the same names and shapes; the first convolution of the encoder is adapted to
     another number of image channels. Nothing is taken when the encoder does not fit: the other parts build on it.
 
+    Args:
+        source: a weights file, the folder of a run, or that of an experiment with one fold.
+        parts: what the weights are copied into.
+        wanted: names of the parts to take; None: all that fit.
+
     Raises:
         DataError: nothing fits, or the weights cannot be read.
-        UsageError: the source is not there, or names several folds.
+        UsageError: the source is not there, or names several folds; or there is no part of a wanted name.
     """
+    if strange := sorted(set(wanted or ()) - set(parts)):
+        raise UsageError(f"take over part '{strange[0]}'", "there is no such part", nearest(strange[0], parts))
     path = weights_of(source)
     tensors, _ = read_weights(path)
     own = parts.state_dict()
     adapted = _adapt_input(tensors, own)
     skipped: dict[str, str] = {}
     for part in parts:
-        problems = _differences(tensors, _of_part(own, part), (part,))
-        if problems:
+        if wanted is not None and part not in wanted:
+            skipped[part] = "it is not among taken_parts"
+        elif problems := _differences(tensors, _of_part(own, part), (part,)):
             skipped[part] = listed(problems, _SHOWN, separator="; ")
     taken = tuple(part for part in parts if part not in skipped)
     if not taken or "encoder" in skipped:

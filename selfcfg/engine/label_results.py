@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from typing import Any, ClassVar, Literal
 
 from selfcfg.errors import DataError, UsageError
 from selfcfg.files import write_text
-from selfcfg.records import Record
+from selfcfg.records import Record, Sparing
 
 RESULTS, PROTOCOL = "results.jsonl", "protocol.json"
 
 
-class Arm(Record):
+class Arm(Sparing):
     """One of the methods that are compared.
 
     Args:
@@ -28,6 +26,8 @@ class Arm(Record):
         reference: name of the labelled dataset that guided it, with the hash of its cases and labels; empty without.
     """
 
+    spared: ClassVar[frozenset[str]] = frozenset({"pretrained_from"})
+
     trainer: str
     settings: dict[str, Any]
     pretrainer: str | None = None
@@ -35,14 +35,6 @@ class Arm(Record):
     pretrained_from: str | None = None
     unlabelled: dict[str, str] = {}
     reference: dict[str, str] = {}
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `pretrained_from` where it is None: what was written before there was such a thing stays the same."""
-        content: dict[str, Any] = handler(self)
-        if self.pretrained_from is None:
-            content.pop("pretrained_from", None)
-        return content
 
 
 class Protocol(Record):

@@ -150,7 +150,7 @@ class Training:
         if state is not None:
             self._restore(state)
             return None
-        taken_over = None if init is None else take_over(init, self.parts)
+        taken_over = None if init is None else take_over(init, self.parts, self.settings.taken_parts)
         if taken_over is not None:
             self.taken = taken_over.taken
             self.optimisation = Optimisation(self.settings, self.parts, self.taken)

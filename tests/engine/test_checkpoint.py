@@ -215,6 +215,17 @@ class TestTakeOver:
         assert "took over encoder, decoder" in str(report)
         assert "left head as it was" in str(report)
 
+    def test_parts_that_are_not_wanted_stay_as_they_were(self, tmp_path: Path) -> None:
+        source, parts, before = network(seed=1), network(seed=2), network(seed=2)
+        save_weights(tmp_path / "w.safetensors", source, {})
+        report = take_over(tmp_path / "w.safetensors", parts, ("encoder",))
+        assert report.taken == ("encoder",)
+        assert set(report.skipped) == {"decoder", "head"}
+        assert same(source["encoder"], parts["encoder"])
+        assert all(same(before[part], parts[part]) for part in report.skipped)
+        with pytest.raises(UsageError, match=r"'heads'.*did you mean 'head'"):
+            take_over(tmp_path / "w.safetensors", parts, ("encoder", "heads"))
+
     @pytest.mark.parametrize(("old", "new"), [(1, 3), (3, 1), (2, 4)])
     def test_the_input_convolution_is_adapted_to_other_channels(self, tmp_path: Path, old: int, new: int) -> None:
         source, parts = network(old, seed=1), network(new, seed=2)
