@@ -6,7 +6,7 @@
 DIR of ``--data`` holds the datasets of `DOMAINS`. Each target is planned as a 2D network of four stages and 0.5 million
 parameters, and ``selfcfg benchmark label-efficiency`` compares `ARMS`: every strategy on the target's images alone, and
 `several`, which is `hierarchical` on the images of all domains. With ``--ablate`` it compares `ABLATIONS` instead, each
-without one of its terms. What is done is kept in ``--work``, so that the same command goes on where it stopped;
+without one of its terms, and with the encoder alone of what was pretrained. What is done is kept in ``--work``, so that the same command goes on where it stopped;
 reports, tables and a line a job are copied to ``benchmarks/results/label_efficiency``.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 from small_plan import CONFIGURATION
 from studying import BUDGETS, DOMAINS, RATES, RESULTS, compared, converted, planned
@@ -36,34 +37,48 @@ ABLATIONS = {
 }
 """The terms of two arms that are left out one at a time."""
 
+WITH_DECODER = ("masked", "sequential", "several")
+"""Arms that are also fine-tuned from their encoder alone."""
+
 PRETRAINING = {"epochs": 24, "iterations_per_epoch": 50, "validation_iterations": 6, "workers": 0}
 TARGETS = ("hippocampus", "headneck")
 SIZES = {"hippocampus": ([56, 40], 16), "headneck": ([96, 96], 8)}
 """Patch and batch of each target."""
 
 
-def arms_of(options: argparse.Namespace) -> dict[str, tuple[str, str | None]]:
-    """By arm, its trainer or "scratch", and the term that is left out."""
-    arms = {arm: ARMS[arm] for arm in (options.arms.split(",") if options.arms else ARMS)}
-    if not options.ablate:
-        return {arm: (trainer, None) for arm, trainer in arms.items()}
-    whole = {arm: (trainer, None) for arm, trainer in arms.items() if arm in ABLATIONS}
-    parts = {f"{arm}-no-{term}": (arms[arm], term) for arm in whole for term in ABLATIONS[arm]}
-    return {"scratch": ("scratch", None), **whole, **parts}
+class Kind(NamedTuple):
+    """An arm: the one of `ARMS` that it is, the term that is left out, and whether it keeps its encoder alone."""
+
+    arm: str
+    without: str | None = None
+    encoder_alone: bool = False
+
+
+def arms_of(chosen: str, *, ablate: bool) -> dict[str, Kind]:
+    """The arms by name, of all or of those that were chosen."""
+    arms = chosen.split(",") if chosen else [*ARMS]
+    if not ablate:
+        return {arm: Kind(arm) for arm in arms}
+    whole = {arm: Kind(arm) for arm in arms if arm in ABLATIONS or arm in WITH_DECODER}
+    parts = {f"{arm}-no-{term}": Kind(arm, without=term) for arm in whole for term in ABLATIONS.get(arm, ())}
+    alone = {f"{arm}-encoder": Kind(arm, encoder_alone=True) for arm in whole if arm in WITH_DECODER}
+    return {"scratch": Kind("scratch"), **whole, **parts, **alone}
 
 
 def studied(name: str, options: argparse.Namespace) -> None:
     """One benchmark, and its results where they are kept."""
-    words, arms = [], arms_of(options)
-    for arm, (trainer, without) in arms.items():
-        if trainer == "scratch":
+    words, arms = [], arms_of(options.arms, ablate=options.ablate)
+    for arm, kind in arms.items():
+        if kind.arm == "scratch":
             continue
-        settings = PRETRAINING if without is None else {**PRETRAINING, f"{without}_weight": 0}
+        settings = {**PRETRAINING, **({f"{kind.without}_weight": 0} if kind.without else {})}
         words += [word for key, value in settings.items() for word in ("--pretrain-set", f"{arm}.{key}={value}")]
-        if arm.startswith("several"):
+        words += ["--arm-set", f"{arm}.taken_parts=encoder"] if kind.encoder_alone else []
+        if kind.arm == "several":
             others = [domain for other, domain in DOMAINS.items() if other != name]
             words += [w for one in others for w in ("--pretrain-on", f"{arm}:{one.group}={one.number}")]
-    words += ["--arms", ",".join(f"{arm}={trainer}" if arm != trainer else arm for arm, (trainer, _) in arms.items())]
+    trainers = {arm: ARMS[kind.arm] for arm, kind in arms.items()}
+    words += ["--arms", ",".join(f"{arm}={trainer}" if arm != trainer else arm for arm, trainer in trainers.items())]
     words += ["--fractions", options.fractions, "--seeds", options.seeds, "--budgets", BUDGETS, "--rates", RATES]
     words += ["--jobs", options.jobs]
     label = f"{name}_ablations" if options.ablate else name

@@ -31,7 +31,7 @@ MADE = "This page is made by `python benchmarks/results_pages.py` from the resul
 GAIN = [Claim(arm, "scratch", "Pretraining is better than none") for arm in efficiency.ARMS if arm != "scratch"]
 DETAIL = [
     Claim("several", "hierarchical", "Images of several domains are better than the target's own"),
-    Claim("hierarchical", "contrastive", "Contrast at two levels is better than of whole patches"),
+    Claim("hierarchical", "contrastive", "Encoder and decoder pretrained are better than the encoder by contrast alone"),
     Claim("sequential", "contrastive", "The order of slices adds to contrast"),
 ]
 MATCHING = ("fish", "cosine", "pcgrad")
@@ -68,11 +68,14 @@ def label_efficiency(results: Path) -> Iterator[str]:
     yield from _notes(results / efficiency.NAME)
     for folder in folders:
         is_ablation = folder.name.endswith("_ablations")
-        arms = efficiency.arms_of(argparse.Namespace(arms="", ablate=is_ablation))
-        parts = [(arm, arm.partition("-no-")) for arm in arms if "-no-" in arm]
-        terms = [Claim(whole, arm, f"The term {term} helps") for arm, (whole, _, term) in parts]
-        claims = terms if is_ablation else [*GAIN, *DETAIL]
+        arms = efficiency.arms_of("", ablate=is_ablation)
+        parts = [Claim(kind.arm, arm, _told(kind)) for arm, kind in arms.items() if arm != kind.arm]
+        claims = parts if is_ablation else [*GAIN, *DETAIL]
         yield from section(folder, Design([*arms], efficiency.FRACTIONS.split(","), efficiency.SEEDS, claims))
+
+
+def _told(kind: efficiency.Kind) -> str:
+    return f"The term {kind.without} helps" if kind.without else "The pretrained decoder helps"
 
 
 def reference_guided(results: Path) -> Iterator[str]:

@@ -37,6 +37,10 @@ ArmsOption = Annotated[
     typer.Option(help="scratch, or trainers, NAME=TRAINER to have one twice; what only pretrains is fine-tuned"),
 ]
 
+ArmSetOption = Annotated[
+    list[str] | None, typer.Option(metavar="ARM.KEY=VALUE", help="like --set, for one arm alone; repeat")
+]
+
 PretrainSetOption = Annotated[
     list[str] | None, typer.Option(metavar="ARM.KEY=VALUE", help="a setting of an arm that pretrains; repeat")
 ]
@@ -69,6 +73,7 @@ def label_efficiency(
     ] = None,
     rates: Annotated[list[str] | None, typer.Option(help="rates to choose from; default: 0.1,0.03,0.01")] = None,
     settings: SetOption = None,
+    arm_set: ArmSetOption = None,
     pretrain_set: PretrainSetOption = None,
     unlabelled: UnlabelledOption = None,
     pretrain_on: PretrainOnOption = None,
@@ -101,7 +106,8 @@ def label_efficiency(
         budgets=budgets_of(split_values(budgets) or list(BUDGETS)),
         rates=tuple(rate_of(text) for text in split_values(rates)) or RATES,
         settings=settings_of(settings),
-        pretraining=_by_arm(pretrain_set),
+        tuning=_by_arm("--arm-set", arm_set),
+        pretraining=_by_arm("--pretrain-set", pretrain_set),
         unlabelled=unlabelled_sets(unlabelled, workspace),
         further={arm: unlabelled_sets(sets, workspace) for arm, sets in _sets_by_arm(pretrain_on).items()},
         pretrain_from=_arm_by_arm(pretrain_from),
@@ -257,12 +263,12 @@ def _arm_by_arm(values: list[str] | None) -> dict[str, str]:
     return found
 
 
-def _by_arm(values: list[str] | None) -> dict[str, dict[str, str]]:
+def _by_arm(option: str, values: list[str] | None) -> dict[str, dict[str, str]]:
     """The settings given as ARM.KEY=VALUE, by arm."""
     found: dict[str, dict[str, str]] = {}
-    for name, value in settings_of(values, "--pretrain-set").items():
+    for name, value in settings_of(values, option).items():
         arm, dot, key = name.partition(".")
         if not dot:
-            raise UsageError("--pretrain-set", f"'{name}' names no arm", f"write it as masked.{name}={value}")
+            raise UsageError(option, f"'{name}' names no arm", f"write it as masked.{name}={value}")
         found.setdefault(arm, {})[key] = value
     return found

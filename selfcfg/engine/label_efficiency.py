@@ -111,8 +111,17 @@ class Benchmark:
         }
         return arm.model_copy(update=changes)
 
+    def pretrained_as(self, arm: str) -> str:
+        """The first arm that is pretrained in the same way; what it learns is taken for all of them."""
+
+        def way(name: str) -> list[TrainRequest]:
+            return [self.pretrained[one].request for one in self.wanted.pretrainings(name)]
+
+        return next(other for other in self.pretrained if way(other) == way(arm))
+
     def pretraining(self, arm: str, seed: int) -> Experiment:
         """The pretraining of an arm with a seed, which all fractions, budgets and rates share."""
+        arm = self.pretrained_as(arm)
         experiment = self.pretrained[arm]
         changes: dict[str, Any] = {"seed": seed, "name": f"{arm}-seed{seed}"}
         if arm in self.wanted.pretrain_from:
@@ -129,7 +138,7 @@ class Benchmark:
         }
         if job.arm in self.pretrained:
             changes["init"] = self.pretraining(job.arm, job.seed).run(FOLD).final
-        settings = settings_of(self.wanted, experiment.trainer_type, job.budget, rate)
+        settings = settings_of(self.wanted, job.arm, experiment.trainer_type, job.budget, rate)
         request = experiment.request.model_copy(update=changes)
         # several jobs run at once, and starting processes to score a case would take longer than scoring it
         return replace(experiment, request=request, settings=settings, labelled=labelled, jobs=1)
@@ -206,11 +215,11 @@ def _requests(wanted: LabelEfficiency) -> _Requests:
             trainer = registry.load("trainers", SUPERVISED)
         elif arm in wanted.pretraining:
             raise UsageError(f"--pretrain-set {arm}", "this arm does not pretrain", "use --set")
-        found.tuned[arm] = _request(wanted, arm, SUPERVISED if pretrains else name, wanted.settings)
+        found.tuned[arm] = _request(wanted, arm, SUPERVISED if pretrains else name, wanted.settings_of(arm))
         if arm in wanted.further and not any(arm in part and part[arm].unlabelled for part in found):
             raise UsageError(f"--pretrain-on {arm}", "this arm learns from no images without labels", "leave it out")
         for budget in wanted.budgets:
-            if not trainer.segments(settings_of(wanted, trainer, budget, wanted.rates[0])):
+            if not trainer.segments(settings_of(wanted, arm, trainer, budget, wanted.rates[0])):
                 raise UsageError("--set", f"with these settings the arm '{arm}' only pretrains", "give --pretrain-set")
     _refuse_idle(wanted, found)
     return found
@@ -231,19 +240,19 @@ def _request(wanted: LabelEfficiency, arm: str, name: str, settings: Mapping[str
     )
 
 
-def settings_of(wanted: LabelEfficiency, trainer: type[Trainer[Any]], budget: str, rate: float) -> Settings:
-    """The settings of a training with labels: as many steps as the budget has, in equal epochs.
+def settings_of(wanted: LabelEfficiency, arm: str, trainer: type[Trainer[Any]], budget: str, rate: float) -> Settings:
+    """The settings of an arm's training with labels: as many steps as the budget has, in equal epochs.
 
     Raises:
         UsageError: the steps cannot be dealt out, or a setting cannot be used.
     """
-    steps = wanted.budgets[budget]
-    each = wanted.settings.get("iterations_per_epoch", steps // min(EPOCHS, steps))
+    steps, given = wanted.budgets[budget], wanted.settings_of(arm)
+    each = given.get("iterations_per_epoch", steps // min(EPOCHS, steps))
     if not str(each).isdigit() or not int(each) or steps % int(each):
         remedy = f"take a multiple of {EPOCHS} steps, or set iterations_per_epoch to a divisor of them"
         raise UsageError(f"budget '{budget}'", f"{steps} steps are no multiple of epochs of {each}", remedy)
     decided = {"epochs": steps // int(each), "iterations_per_epoch": int(each), "learning_rate": rate}
-    return parse_settings(trainer, {**_quick(wanted.settings), **decided})
+    return parse_settings(trainer, {**_quick(given), **decided})
 
 
 def _blind(experiments: Mapping[str, Experiment]) -> dict[str, Experiment]:

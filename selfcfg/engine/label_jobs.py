@@ -111,22 +111,23 @@ def _pretrained(benchmark: Benchmark, waiting: Mapping[str, Job], jobs: int) -> 
     needed: dict[str, Job] = {}
     for name, job in waiting.items():
         for arm in benchmark.wanted.pretrainings(job.arm) if job.arm in benchmark.pretrained else ():
-            which = f"{arm}, seed {job.seed}"
+            first = benchmark.pretrained_as(arm)
+            which = f"{first}, seed {job.seed}"
             users.setdefault(which, []).append(name)
-            needed.setdefault(which, job.model_copy(update={"arm": arm}))
+            needed.setdefault(which, job.model_copy(update={"arm": first}))
     before = benchmark.wanted.pretrain_from
-    first = {which: job for which, job in needed.items() if job.arm not in before}
+    at_once = {which: job for which, job in needed.items() if job.arm not in before}
 
     def then(which: str, outcome: SelfcfgError | None) -> dict[str, Job]:
         if isinstance(outcome, SelfcfgError):
             return {}
         ended = needed[which]
-        after = {arm for arm, other in before.items() if other == ended.arm}
+        after = {arm for arm, other in before.items() if benchmark.pretrained_as(other) == ended.arm}
         return {name: job for name, job in needed.items() if job.arm in after and job.seed == ended.seed}
 
     pretrain = partial(_pretrain, benchmark=benchmark, quiet=jobs > 1)
     memory = partial(_bytes, benchmark)
-    outcomes = dict(_outcomes(pretrain, first, jobs, "pretrain", memory, then=then if before else None))
+    outcomes = dict(_outcomes(pretrain, at_once, jobs, "pretrain", memory, then=then if before else None))
     return {
         name: outcome
         for which, outcome in outcomes.items()

@@ -24,6 +24,7 @@ class LabelEfficiency(Record):
         budgets: optimiser steps with labels, by name.
         rates: learning rates that every job chooses from.
         settings: of the trainings with labels.
+        tuning: further ones, by arm.
         pretraining: settings of the arms that pretrain, by arm.
         unlabelled: further images for all arms that take images without labels.
         further: still further ones, by arm.
@@ -41,6 +42,7 @@ class LabelEfficiency(Record):
     budgets: dict[str, int]
     rates: tuple[float, ...] = (0.1, 0.03, 0.01)
     settings: dict[str, Any] = {}
+    tuning: dict[str, dict[str, Any]] = {}
     pretraining: dict[str, dict[str, Any]] = {}
     unlabelled: tuple[Unlabelled, ...] = ()
     further: dict[str, tuple[Unlabelled, ...]] = {}
@@ -50,6 +52,10 @@ class LabelEfficiency(Record):
     planner: str | None = None
     mirroring: bool = True
     device: str | None = None
+
+    def settings_of(self, arm: str) -> dict[str, Any]:
+        """What is said of the settings of an arm's trainings with labels."""
+        return {**self.settings, **self.tuning.get(arm, {})}
 
     def pretrainings(self, arm: str) -> list[str]:
         """The arms whose pretrainings come before an arm's training with labels: its own first, then what that needs.
@@ -86,9 +92,8 @@ def refuse_nonsense(wanted: LabelEfficiency) -> None:
             raise UsageError(
                 f"budget '{name}'", f"{steps} steps", "give it as NAME=STEPS, the name of letters and digits"
             )
-    if given := [name for name in ("epochs", "learning_rate") if name in wanted.settings]:
-        raise UsageError(f"--set {given[0]}", "every job decides it", "give --budgets and --rates")
     by_option: dict[str, Iterable[str]] = {
+        "--arm-set": wanted.tuning,
         "--pretrain-set": wanted.pretraining,
         "--pretrain-on": wanted.further,
         "--pretrain-from": [arm for pair in wanted.pretrain_from.items() for arm in pair],
@@ -98,3 +103,11 @@ def refuse_nonsense(wanted: LabelEfficiency) -> None:
             raise UsageError(f"{option} {strange[0]}", f"the arms are {listed(wanted.arms)}", "name one of them")
     for arm in wanted.pretrain_from:
         wanted.pretrainings(arm)
+    _refuse_decided("--set ", wanted.settings)
+    for arm, settings in wanted.tuning.items():
+        _refuse_decided(f"--arm-set {arm}.", settings)
+
+
+def _refuse_decided(option: str, settings: Iterable[str]) -> None:
+    if given := [name for name in ("epochs", "learning_rate") if name in settings]:
+        raise UsageError(f"{option}{given[0]}", "every job decides it", "give --budgets and --rates")

@@ -138,6 +138,21 @@ def test_one_trainer_may_be_several_arms_with_settings_and_images_of_its_own(pro
     assert [arm.pretrainer for arm in benchmark.protocol().arms.values()] == [None, "masked", "masked", "masked"]
 
 
+def test_arms_that_differ_in_their_training_with_labels_alone_share_a_pretraining(
+    project: Project, tmp_path: Path
+) -> None:
+    arms = ("masked", "alone=masked", "coarse=masked")
+    pretraining = {"masked": BRIEF, "alone": BRIEF, "coarse": {**BRIEF, "mask_block": 16}}
+    asked = wanted(arms=arms, pretraining=pretraining, tuning={"alone": {"taken_parts": ("encoder",)}})
+    benchmark = open_benchmark(project, asked, tmp_path)
+    assert [benchmark.pretrained_as(arm) for arm in benchmark.pretrained] == ["masked", "masked", "coarse"]
+    trainings = {job.arm: benchmark.training(job, 0.01) for job in benchmark.jobs()}
+    assert trainings["masked"].request.init == trainings["alone"].request.init != trainings["coarse"].request.init
+    taken = {arm: training.settings.taken_parts for arm, training in trainings.items()}
+    assert taken == {"masked": None, "alone": ("encoder",), "coarse": None}
+    assert benchmark.protocol().arms["alone"].settings["taken_parts"] == ["encoder"]
+
+
 def test_a_reference_guides_the_arms_that_need_one_and_copies_of_test_images_are_left_out(
     project: Project, tmp_path: Path
 ) -> None:
@@ -213,6 +228,9 @@ def test_budgets_rates_and_settings_are_equal_for_all_arms(benchmark: Benchmark)
         ({"rates": (0.0,)}, "rates above 0"),
         ({"settings": {"epochs": 3}}, "every job decides it; give --budgets"),
         ({"settings": {"learning_rte": 3}}, "learning_rte"),
+        ({"tuning": {"scratch": {"epochs": 3}}}, "--arm-set scratch.epochs: every job decides it"),
+        ({"tuning": {"masked": {"learning_rte": 3}}}, "learning_rte"),
+        ({"tuning": {"nobody": {"momentum": 0}}}, "--arm-set nobody"),
         ({"pretraining": {"scratch": {"epochs": 3}}}, "this arm does not pretrain; use --set"),
         ({"pretraining": {"nobody": {"epochs": 3}}}, "--pretrain-set nobody"),
         ({"arms": ("scratch",), "pretraining": {}, "unlabelled": ({"images": "x"},)}, "no arm learns from images"),
@@ -343,6 +361,7 @@ def test_the_command_trains_compares_and_reports(
         ("--fractions", "many", "'many' is not a number; write 3 for three subjects"),
         ("--budgets", "quick", "'quick' is not NAME=STEPS; write it as short=100"),
         ("--rates", "fast", "'fast' is not a number"),
+        ("--arm-set", "momentum=0.9", "'momentum' names no arm; write it as masked.momentum=0.9"),
         ("--pretrain-set", "epochs=3", "'epochs' names no arm; write it as masked.epochs=3"),
         ("--pretrain-on", "ct=3", "'ct=3' is not ARM:IMAGES; write it as masked:ct=3"),
         ("--pretrain-from", "masked", "'masked' is not ARM:OTHER; write it as guided:masked"),
