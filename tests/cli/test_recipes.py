@@ -22,6 +22,7 @@ from selfcfg.project import Project, experiments_of
 from selfcfg.recipe import Recipe
 from selfcfg.runs import RunRecord, experiment_folder
 from selfcfg.workspace import Workspace
+from tests.conftest import slim
 
 SHORT = {"epochs": 1, "iterations_per_epoch": 2, "validation_iterations": 1, "batch_size": 2, "workers": 0}
 STAGES = {"pretrain": {}, "finetune": {"frozen_epochs": 1, "warmup_epochs": 0}}
@@ -37,10 +38,11 @@ NAME = "masked__standard-0.02GB__3d_fullres"
 
 @pytest.fixture(scope="module")
 def planned(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which nothing is trained."""
+    """A workspace in which nothing is trained, planned for networks an eighth as wide."""
     place = tmp_path_factory.mktemp("recipes") / "w"
     shutil.copytree(tiny_dataset.root, place / "raw" / tiny_dataset.name)
     assert main(["plan", "901", "--memory", "0.02", "--jobs", "1", "--workspace", str(place)]) == 0
+    slim(next(place.rglob("plans/*.json")))
     return place
 
 
