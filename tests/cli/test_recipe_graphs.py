@@ -23,6 +23,8 @@ from selfcfg.runs import RunRecord, experiment_folder
 from selfcfg.workspace import Workspace
 from tests.conftest import slim
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SHORT = "epochs = 1, iterations_per_epoch = 2, validation_iterations = 1, batch_size = 2, workers = 0"
 TRIED = f"""
 description = "Tries two ways to pretrain, and goes on from the better one."

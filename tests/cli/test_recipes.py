@@ -24,6 +24,8 @@ from selfcfg.runs import RunRecord, experiment_folder
 from selfcfg.workspace import Workspace
 from tests.conftest import slim
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SHORT = {"epochs": 1, "iterations_per_epoch": 2, "validation_iterations": 1, "batch_size": 2, "workers": 0}
 STAGES = {"pretrain": {}, "finetune": {"frozen_epochs": 1, "warmup_epochs": 0}}
 SETS = [

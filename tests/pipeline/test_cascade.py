@@ -22,6 +22,8 @@ from selfcfg.plan import Plan
 from selfcfg.project import Project
 from tests.conftest import slim
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SHORT = ["epochs=1", "iterations_per_epoch=2", "validation_iterations=1", "workers=0", "precision=float32"]
 SETS = [part for setting in SHORT for part in ("--set", setting)]
 CASCADE = "3d_cascade_fullres"
