@@ -28,6 +28,7 @@ from selfcfg.engine.trainer import Teaching
 from selfcfg.errors import DataError, SelfcfgError, counted
 from selfcfg.files import hash_file, replacing
 from selfcfg.fixes import Fixes
+from selfcfg.geometry import Shape, Vector
 from selfcfg.io import read_case
 from selfcfg.kernels.distillation import logits_of, whole
 from selfcfg.kernels.ensembles import greedy_choice
@@ -215,14 +216,14 @@ def _tell_needs(infos: Sequence[CaseInfo], models: Sequence[Model], folder: Path
 
 def _memory(model: Model, info: CaseInfo, outputs: int) -> int:
     """Bytes at most while a teacher predicts a case: the prediction itself, and logits on both grids."""
-    their_info_spacing = _in_order(info, model)
-    shape = new_shape(*their_info_spacing, model.configuration.target_spacing(their_info_spacing[1]))
+    cropped, spacing = _along(model.plan.axis_order, info)
+    shape = new_shape(cropped, spacing, model.configuration.target_spacing(spacing))
     logits = 4 * outputs * (2 * math.prod(shape) + 3 * math.prod(info.shape))
     return prediction_bytes(shape, model.plan, model.configuration) + logits
 
 
-def _in_order(info: CaseInfo, model: Model) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
-    """Shape and spacing of a cropped case along the axes of a teacher."""
-    axes = [info.axis_order.index(axis) for axis in model.plan.axis_order]
-    shape, spacing = ([values[axis] for axis in axes] for values in (info.cropped_shape, info.spacing))
-    return (int(shape[0]), int(shape[1]), int(shape[2])), (spacing[0], spacing[1], spacing[2])
+def _along(order: Sequence[int], info: CaseInfo) -> tuple[Shape, Vector]:
+    """Shape and spacing of a cropped case along the axes of another plan, which counts them in this order."""
+    first, second, third = (info.axis_order.index(axis) for axis in order)
+    shape, spacing = info.cropped_shape, info.spacing
+    return (shape[first], shape[second], shape[third]), (spacing[first], spacing[second], spacing[third])
