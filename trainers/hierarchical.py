@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar, Self
 
 import torch
@@ -22,7 +23,7 @@ from selfcfg.nets.unet import build_parts
 from selfcfg.progress import say
 from selfcfg.trainers.masked import MaskedSettings
 from selfcfg.trainers.pretext.masked import repainted
-from selfcfg.trainers.pretraining import PROBE, TILT, UNLABELLED, Pretraining
+from selfcfg.trainers.pretraining import PROBE, PROBED, TILT, UNLABELLED, Pretraining
 
 PLACEMENT = Augmentation(
     rotation_p=0.2, scale_p=0.5, noise_p=0, brightness_p=0, contrast_p=0, low_resolution_p=0.5, gamma_inverted_p=0,
@@ -81,7 +82,7 @@ class Hierarchical(Pretraining[HierarchicalSettings]):
     settings_type: ClassVar[type[Settings]] = HierarchicalSettings
     needs: ClassVar[Mapping[str, Need]] = {
         UNLABELLED: Need(targets=False, views=2, shift=0.25, one_channel=True),
-        PROBE: Need(targets=True, one_channel=True, validation_only=True),
+        PROBE: replace(PROBED, one_channel=True),
     }
 
     def weights(self) -> Mapping[str, float]:
