@@ -13,13 +13,14 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from selfcfg.engine.augment import Augmentation
-from selfcfg.engine.trainer import Batch, Need, Parts, Settings
+from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts, Settings
 from selfcfg.errors import SelfcfgError, UsageError
 from selfcfg.kernels.contrast import Contrast, spread, two_views
 from selfcfg.kernels.probe import linear_probe
 from selfcfg.kernels.randomized import randomized
 from selfcfg.nets.heads import DenseHead, GlobalHead
 from selfcfg.nets.unet import build_parts
+from selfcfg.plan import Configuration, Plan
 from selfcfg.progress import say
 from selfcfg.trainers.masked import MaskedSettings
 from selfcfg.trainers.pretext.masked import repainted
@@ -85,6 +86,13 @@ class Hierarchical(Pretraining[HierarchicalSettings]):
         PROBE: replace(PROBED, one_channel=True),
     }
 
+    def __init__(
+        self, settings: HierarchicalSettings, plan: Plan, configuration: Configuration, datasets: Datasets = OWN
+    ) -> None:
+        super().__init__(settings, plan, configuration, datasets)
+        self._looks: list[tuple[Tensor, dict[str, Tensor]]] = []
+        self._warned: set[str] = set()
+
     def weights(self) -> Mapping[str, float]:
         """Of the terms that are computed, "contrast", "dataset", "group" and "reconstruction"."""
         return {name: weight for name, weight in self._asked().items() if weight and name not in self._pointless()}
@@ -96,8 +104,6 @@ class Hierarchical(Pretraining[HierarchicalSettings]):
             UsageError: nothing is left to learn.
         """
         self._say_what_to_expect()
-        self._looks: list[tuple[Tensor, dict[str, Tensor]]] = []
-        self._warned: set[str] = set()
         topology, weights = self.configuration.topology, self.weights()
         parts = build_parts(topology, self.n_inputs, 1)
         del parts["head"]
