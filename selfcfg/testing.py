@@ -20,6 +20,7 @@ from torch import Tensor
 
 from selfcfg.engine.checkpoint import read_weights
 from selfcfg.engine.device import machine_facts, package_versions
+from selfcfg.engine.journal import without_curves
 from selfcfg.engine.loop import fit
 from selfcfg.engine.optimisation import seed_globals
 from selfcfg.engine.randomness import generator
@@ -267,7 +268,7 @@ def _check_gradients(trainer: Trainer[Any]) -> None:
 
 
 def _check_resume(trainer: Trainer[Any]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, without_curves():
         undisturbed = _fitted(trainer, RunFolder(Path(folder) / "undisturbed"))
         disturbed = RunFolder(Path(folder) / "disturbed")
         # in the middle of the second epoch, after the first checkpoint

@@ -69,6 +69,15 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_synthetic(folder, n_cases=8, mean_shape=(14, 24, 20), n_test=2)
 
 
+@pytest.fixture
+def no_curves() -> Iterator[None]:
+    """Trainings of the test, in its own process, draw no curves: of short ones that takes most of the time."""
+    from selfcfg.engine.journal import without_curves
+
+    with without_curves():
+        yield
+
+
 def slim(plan: Path) -> None:
     """Makes the networks of a plan an eighth as wide, so that training takes less time."""
     content = json.loads(plan.read_text())

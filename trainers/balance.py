@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from selfcfg.kernels.gradients import Gradient, added, norm_where, without_conflicts
+from selfcfg.kernels.gradients import Apart, Gradient, norm_where, without_conflicts
 from selfcfg.progress import say
 
 How = Literal["fixed", "calibrated", "uncertainty", "pcgrad"]
@@ -117,38 +117,3 @@ class Balance(nn.Module):
                 f"and is to have {float(wanted):.3g}; its weight is {weight:.3g} from now on"
             )
         self.is_calibrated.fill_(True)
-
-
-class Apart(NamedTuple):
-    """Gradients on shared parameters, task by task.
-
-    Args:
-        shared: the parameters.
-        before: their gradients by batches before.
-        gradients: one a task taken in.
-    """
-
-    shared: Sequence[nn.Parameter]
-    before: list[Tensor | None]
-    gradients: list[list[Tensor | None]]
-
-    @classmethod
-    def of(cls, shared: Sequence[nn.Parameter]) -> Self:
-        """With no task taken in yet."""
-        return cls(shared, _taken_off(shared), [])
-
-    def take(self) -> None:
-        """Takes in what the last backward pass left."""
-        self.gradients.append(_taken_off(self.shared))
-
-    def put_back(self, gradients: Sequence[Gradient]) -> None:
-        """Leaves the sum of gradients and of those before on the parameters."""
-        for parameter, gradient in zip(self.shared, added([self.before, *gradients]), strict=True):
-            parameter.grad = gradient
-
-
-def _taken_off(parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
-    gradients = [parameter.grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.grad = None
-    return gradients

@@ -10,7 +10,7 @@ from selfcfg.engine.trainer import Need, Settings
 from selfcfg.trainers.momentum import MomentumSettings
 from selfcfg.trainers.pretext.moco import Moco
 from selfcfg.trainers.pretext.task import Task
-from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Pretraining, TaskPretraining
+from selfcfg.trainers.pretraining import PROBE, PROBED, UNLABELLED, TaskPretraining
 
 
 class Contrastive(TaskPretraining[MomentumSettings]):
@@ -24,6 +24,6 @@ class Contrastive(TaskPretraining[MomentumSettings]):
     task_type: ClassVar[type[Task[Any]]] = Moco
     needs: ClassVar[Mapping[str, Need]] = {
         UNLABELLED: replace(Moco.need, transforms=None),
-        PROBE: Pretraining.needs[PROBE],
+        PROBE: PROBED,
     }
     exports: ClassVar[tuple[str, ...]] = ("encoder",)

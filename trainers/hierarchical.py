@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar, Self
 
 import torch
@@ -12,17 +13,18 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from selfcfg.engine.augment import Augmentation
-from selfcfg.engine.trainer import Batch, Need, Parts, Settings
+from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts, Settings
 from selfcfg.errors import SelfcfgError, UsageError
 from selfcfg.kernels.contrast import Contrast, spread, two_views
 from selfcfg.kernels.probe import linear_probe
 from selfcfg.kernels.randomized import randomized
 from selfcfg.nets.heads import DenseHead, GlobalHead
 from selfcfg.nets.unet import build_parts
+from selfcfg.plan import Configuration, Plan
 from selfcfg.progress import say
 from selfcfg.trainers.masked import MaskedSettings
 from selfcfg.trainers.pretext.masked import repainted
-from selfcfg.trainers.pretraining import PROBE, TILT, UNLABELLED, Pretraining
+from selfcfg.trainers.pretraining import PROBE, PROBED, TILT, UNLABELLED, Pretraining
 
 PLACEMENT = Augmentation(
     rotation_p=0.2, scale_p=0.5, noise_p=0, brightness_p=0, contrast_p=0, low_resolution_p=0.5, gamma_inverted_p=0,
@@ -81,8 +83,15 @@ class Hierarchical(Pretraining[HierarchicalSettings]):
     settings_type: ClassVar[type[Settings]] = HierarchicalSettings
     needs: ClassVar[Mapping[str, Need]] = {
         UNLABELLED: Need(targets=False, views=2, shift=0.25, one_channel=True),
-        PROBE: Need(targets=True, one_channel=True, validation_only=True),
+        PROBE: replace(PROBED, one_channel=True),
     }
+
+    def __init__(
+        self, settings: HierarchicalSettings, plan: Plan, configuration: Configuration, datasets: Datasets = OWN
+    ) -> None:
+        super().__init__(settings, plan, configuration, datasets)
+        self._looks: list[tuple[Tensor, dict[str, Tensor]]] = []
+        self._warned: set[str] = set()
 
     def weights(self) -> Mapping[str, float]:
         """Of the terms that are computed, "contrast", "dataset", "group" and "reconstruction"."""
@@ -95,8 +104,6 @@ class Hierarchical(Pretraining[HierarchicalSettings]):
             UsageError: nothing is left to learn.
         """
         self._say_what_to_expect()
-        self._looks: list[tuple[Tensor, dict[str, Tensor]]] = []
-        self._warned: set[str] = set()
         topology, weights = self.configuration.topology, self.weights()
         parts = build_parts(topology, self.n_inputs, 1)
         del parts["head"]

@@ -11,9 +11,16 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from selfcfg.errors import SelfcfgError
-from selfcfg.kernels.gradients import Gradient, added, cosine, cosine_distance, squared_distance, without_conflicts
+from selfcfg.kernels.gradients import (
+    Apart,
+    Gradient,
+    added,
+    cosine,
+    cosine_distance,
+    squared_distance,
+    without_conflicts,
+)
 from selfcfg.records import Record
-from selfcfg.trainers.balance import Apart
 
 How = Literal["sum", "fish", "cosine", "l2", "pcgrad"]
 

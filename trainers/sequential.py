@@ -18,7 +18,7 @@ from selfcfg.nets.unet import build_parts
 from selfcfg.plan import Configuration, Plan
 from selfcfg.trainers.momentum import MomentumSettings, add_contrast, follow_both, vectors_of
 from selfcfg.trainers.places import Likeness, Places, compared_pairs, place_accuracy
-from selfcfg.trainers.pretraining import PROBE, UNLABELLED, Pretraining
+from selfcfg.trainers.pretraining import PROBE, PROBED, UNLABELLED, Pretraining
 
 SEQUENCE = 4
 """Patches of a sequence: six pairs to be ordered, and two patches with a neighbour on either side."""
@@ -90,7 +90,7 @@ class Sequential(Pretraining[SequentialSettings]):
     settings_type: ClassVar[type[Settings]] = SequentialSettings
     needs: ClassVar[Mapping[str, Need]] = {
         UNLABELLED: Need(targets=False, views=2, sequence=SEQUENCE, shift=0.1),
-        PROBE: Need(targets=True, validation_only=True),
+        PROBE: PROBED,
     }
 
     def __init__(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +21,18 @@ DRAWING_SHARE = 0.02
 
 _FIRST_DRAWING = 0.5
 """Seconds a drawing is expected to take before one was made."""
+
+_DRAWS = ContextVar("draws", default=True)
+
+
+@contextmanager
+def without_curves() -> Iterator[None]:
+    """Within the block no curves are drawn: for trainings whose folders nobody looks at, of which they take most."""
+    token = _DRAWS.set(False)
+    try:
+        yield
+    finally:
+        _DRAWS.reset(token)
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class Journal:
 
     def draw(self) -> None:
         """Draws the curves of all epochs so far; nothing before the first."""
-        if self._entries:
+        if self._entries and _DRAWS.get():
             began = time.perf_counter()
             draw_curves(self._entries, self._run.curves)
             self._drawing, self._undrawn, self._is_drawn = time.perf_counter() - began, 0.0, True

@@ -27,7 +27,7 @@ from selfcfg.fixes import Fixes
 from selfcfg.image_files import image_files
 from selfcfg.io import read_case, write_label
 from selfcfg.io.cases import CaseArrays
-from selfcfg.kernels.distillation import whole
+from selfcfg.kernels.distillation import logits_of, whole
 from selfcfg.labels import LabelSchema
 from selfcfg.plan import Plan
 from selfcfg.progress import progress, say
@@ -35,9 +35,6 @@ from selfcfg.project import Project
 from selfcfg.runs import RunFolder, RunRecord, fold_folders
 
 STUDENT, ENSEMBLE = "student", "ensemble"
-
-_SMALLEST = 1e-7
-"""Probability that a half-precision zero stands for."""
 
 
 @dataclass(frozen=True)
@@ -225,9 +222,7 @@ def _predicted(
 def _decided(ensemble: Ensemble, probabilities: Sequence[torch.Tensor]) -> LabelMap:
     """The label map of a plane from the probabilities (K, Y, X) of each teacher in use."""
     labels: LabelSchema = ensemble.labels
-    clamped = [one.clamp(_SMALLEST, 1 - _SMALLEST) for one in probabilities]
-    logits = [one.logit() if labels.has_regions else one.log() for one in clamped]
-    soft = ensemble.soft_target(logits)
+    soft = ensemble.soft_target([logits_of(one, exclusive=not labels.has_regions) for one in probabilities])
     if not labels.has_regions:
         found: LabelMap = whole(soft, exclusive=True, axis=0).argmax(0).numpy().astype(np.uint16)
         return found

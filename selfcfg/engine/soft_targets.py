@@ -28,8 +28,9 @@ from selfcfg.engine.trainer import Teaching
 from selfcfg.errors import DataError, SelfcfgError, counted
 from selfcfg.files import hash_file, replacing
 from selfcfg.fixes import Fixes
+from selfcfg.geometry import Shape, Vector
 from selfcfg.io import read_case
-from selfcfg.kernels.distillation import whole
+from selfcfg.kernels.distillation import logits_of, whole
 from selfcfg.kernels.ensembles import greedy_choice
 from selfcfg.kernels.losses import hard_counts
 from selfcfg.kernels.resample import new_shape, resample_image, separate_axis
@@ -40,9 +41,6 @@ from selfcfg.progress import progress, say
 STEPS = 4096
 """Soft targets are multiples of 1 by this: no coarser than half precision is near 1, and small ones compress. Measured
 on hippocampus MR with two teachers of 400 steps: 0.46 of the bytes of half precision alone, which hardly compresses."""
-
-_SMALLEST = 1e-8
-"""Probability that stands for one that was rounded to 0."""
 
 _FILE_BYTES = 10_000
 """Disk of a case beside its values."""
@@ -177,13 +175,6 @@ def greedy_weights(
     return chosen_weights(len(teachers), greedy_choice(len(teachers), score), labels)
 
 
-def as_logits(soft: torch.Tensor, labels: LabelSchema) -> torch.Tensor:
-    """Logits (K, ...) that stand for the soft target (F, ...) of one image."""
-    if labels.has_regions:
-        return soft.clamp(_SMALLEST, 1 - _SMALLEST).logit()
-    return whole(soft, exclusive=True, axis=0).clamp_min(_SMALLEST).log()
-
-
 def _dice(ensemble: Ensemble, folders: Sequence[Path], cases: Sequence[str], room: Classroom) -> float:
     """The Dice of what some teachers say together: of each class the mean over cases, and of these the mean."""
     labels, found = ensemble.labels, []
@@ -193,11 +184,17 @@ def _dice(ensemble: Ensemble, folders: Sequence[Path], cases: Sequence[str], roo
         if stored is None:
             continue
         each = [torch.from_numpy(StoredArray(folder / f"{case}.b2nd", np.float32)[...]) for folder in folders]
-        soft = ensemble.soft_target([as_logits(one, labels) for one in each])
+        soft = ensemble.soft_target([_as_logits(one, labels) for one in each])
         target = torch.from_numpy(stored[...]).clamp_min(0)[None, None]
-        counts = hard_counts(as_logits(soft, labels)[None], target, regions, labels.ignore).double()
+        counts = hard_counts(_as_logits(soft, labels)[None], target, regions, labels.ignore).double()
         found.append(2 * counts[0] / (2 * counts[0] + counts[1] + counts[2]))
     return float(torch.stack(found).nanmean(0).nanmean()) if found else math.nan
+
+
+def _as_logits(soft: torch.Tensor, labels: LabelSchema) -> torch.Tensor:
+    """Logits (K, ...) that stand for the soft target (F, ...) of one image."""
+    exclusive = not labels.has_regions
+    return logits_of(whole(soft, exclusive=exclusive, axis=0), exclusive=exclusive)
 
 
 def _is_done(entry: LedgerEntry | None, file: Path, ensemble: Ensemble, info: CaseInfo) -> bool:
@@ -219,14 +216,14 @@ def _tell_needs(infos: Sequence[CaseInfo], models: Sequence[Model], folder: Path
 
 def _memory(model: Model, info: CaseInfo, outputs: int) -> int:
     """Bytes at most while a teacher predicts a case: the prediction itself, and logits on both grids."""
-    their_info_spacing = _in_order(info, model)
-    shape = new_shape(*their_info_spacing, model.configuration.target_spacing(their_info_spacing[1]))
+    cropped, spacing = _along(model.plan.axis_order, info)
+    shape = new_shape(cropped, spacing, model.configuration.target_spacing(spacing))
     logits = 4 * outputs * (2 * math.prod(shape) + 3 * math.prod(info.shape))
     return prediction_bytes(shape, model.plan, model.configuration) + logits
 
 
-def _in_order(info: CaseInfo, model: Model) -> tuple[tuple[int, int, int], tuple[float, float, float]]:
-    """Shape and spacing of a cropped case along the axes of a teacher."""
-    axes = [info.axis_order.index(axis) for axis in model.plan.axis_order]
-    shape, spacing = ([values[axis] for axis in axes] for values in (info.cropped_shape, info.spacing))
-    return (int(shape[0]), int(shape[1]), int(shape[2])), (spacing[0], spacing[1], spacing[2])
+def _along(order: Sequence[int], info: CaseInfo) -> tuple[Shape, Vector]:
+    """Shape and spacing of a cropped case along the axes of another plan, which counts them in this order."""
+    first, second, third = (info.axis_order.index(axis) for axis in order)
+    shape, spacing = info.cropped_shape, info.spacing
+    return (shape[first], shape[second], shape[third]), (spacing[first], spacing[second], spacing[third])

@@ -18,6 +18,9 @@ from selfcfg.kernels.losses import SMOOTH
 Combine = Literal["probability", "logit"]
 Divergence = Literal["kl", "l2", "dice", "kl+dice"]
 
+SMALLEST = 1e-8
+"""Probability that stands for one that was rounded to 0."""
+
 
 def combined(logits: Sequence[Tensor], weights: Tensor, how: Combine, temperature: float, *, exclusive: bool) -> Tensor:
     """The soft target of one image (F, ...), the weighted mean of what its teachers say.
@@ -55,6 +58,19 @@ def whole(soft: Tensor, *, exclusive: bool, axis: int = 1) -> Tensor:
     background = (1 - soft.sum(axis, keepdim=True)).clamp_min(0)
     everything = torch.cat([background, soft], axis)
     return everything / everything.sum(axis, keepdim=True)
+
+
+def logits_of(probabilities: Tensor, *, exclusive: bool) -> Tensor:
+    """Logits (K, ...) that stand for probabilities which were rounded; where these are 0 or 1 they are finite.
+
+    What is rounded to 1 stands as far above one half as what is rounded to 0 stands below it.
+
+    Args:
+        probabilities: float32, of all channels.
+        exclusive: of a softmax over all channels, else of a sigmoid a channel.
+    """
+    logits = probabilities.clamp_min(SMALLEST).log()
+    return logits if exclusive else logits - (1 - probabilities).clamp_min(SMALLEST).log()
 
 
 def shrink_soft(soft: Tensor, shape: Sequence[int]) -> Tensor:

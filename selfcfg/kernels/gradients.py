@@ -1,4 +1,4 @@
-"""Gradients of several tasks on the parameters that they share: how large they are, and where they disagree.
+"""Gradients of several tasks on the parameters that they share: kept apart, how large, and where they disagree.
 
 A gradient is a sequence with one tensor a parameter, None where its task does not reach the parameter. What two of them
 have in common is looked for on the parameters that both reach.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Gradient = Sequence[Tensor | None]
 
@@ -93,6 +94,34 @@ def added(gradients: Sequence[Gradient]) -> list[Tensor | None]:
     return sums
 
 
+class Apart(NamedTuple):
+    """Gradients on shared parameters, task by task.
+
+    Args:
+        shared: the parameters.
+        before: their gradients by batches before.
+        gradients: one a task taken in.
+    """
+
+    shared: Sequence[nn.Parameter]
+    before: list[Tensor | None]
+    gradients: list[list[Tensor | None]]
+
+    @classmethod
+    def of(cls, shared: Sequence[nn.Parameter]) -> Self:
+        """With no task taken in yet."""
+        return cls(shared, _taken_off(shared), [])
+
+    def take(self) -> None:
+        """Takes in what the last backward pass left."""
+        self.gradients.append(_taken_off(self.shared))
+
+    def put_back(self, gradients: Sequence[Gradient]) -> None:
+        """Leaves the sum of gradients and of those before on the parameters."""
+        for parameter, gradient in zip(self.shared, added([self.before, *gradients]), strict=True):
+            parameter.grad = gradient
+
+
 def _pairs(first: Gradient, second: Gradient) -> list[tuple[Tensor, Tensor]]:
     pairs = zip(first, second, strict=True)
     return [(one, other) for one, other in pairs if one is not None and other is not None]
@@ -109,3 +138,10 @@ def _without(gradient: Gradient, other: Gradient, share: Tensor) -> list[Tensor 
         here if here is None or there is None else here - share.to(here.dtype) * there
         for here, there in zip(gradient, other, strict=True)
     ]
+
+
+def _taken_off(parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+    gradients = [parameter.grad for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return gradients

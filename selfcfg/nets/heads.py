@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,19 +30,16 @@ class GlobalHead(nn.Module):
 
     def __init__(self, topology: Topology, n_outputs: int, hidden: int = 256) -> None:
         super().__init__()
-        convolution = nn.Conv2d if topology.dimensions == 2 else nn.Conv3d
         widths = topology.features[-STAGES:]
-        self.mixers = nn.ModuleList(nn.Sequential(convolution(width, width, 1), nn.GELU()) for width in widths)
+        self.mixers = _mixers(topology)
         self.mlp = nn.Sequential(
             nn.Linear(2 * sum(widths), hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, n_outputs)
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """(B, n_outputs) from the encoder's feature maps, full resolution first."""
-        pooled = []
-        for mixer, feature in zip(self.mixers, features[-len(self.mixers) :], strict=True):
-            flat = mixer(feature).flatten(2)
-            pooled += [flat.mean(2), flat.amax(2)]
+        flat = (mixed.flatten(2) for mixed in _mixed(self.mixers, features))
+        pooled = [vector for one in flat for vector in (one.mean(2), one.amax(2))]
         vector: Tensor = self.mlp(torch.cat(pooled, 1))
         return vector
 
@@ -64,13 +61,11 @@ class TileHead(nn.Module):
         self, topology: Topology, grid: Sequence[int], n_classes: int, n_flags: int, hidden: int = 128
     ) -> None:
         super().__init__()
-        flat = topology.dimensions == 2
-        convolution, widths = nn.Conv2d if flat else nn.Conv3d, topology.features[-STAGES:]
-        self.mixers = nn.ModuleList(nn.Sequential(convolution(width, width, 1), nn.GELU()) for width in widths)
-        size = tuple(grid)
+        size, widths = tuple(grid), topology.features[-STAGES:]
+        self.mixers = _mixers(topology)
         self.pools = nn.ModuleList(
             [nn.AdaptiveAvgPool2d(size), nn.AdaptiveMaxPool2d(size)]
-            if flat
+            if topology.dimensions == 2
             else [nn.AdaptiveAvgPool3d(size), nn.AdaptiveMaxPool3d(size)]
         )
         self.tile = nn.Sequential(nn.Linear(2 * sum(widths), hidden), nn.LayerNorm(hidden), nn.GELU())
@@ -79,10 +74,7 @@ class TileHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, n_classes) and (B, tiles, n_flags) from the encoder's feature maps, full resolution first."""
-        pooled = []
-        for mixer, feature in zip(self.mixers, features[-len(self.mixers) :], strict=True):
-            mixed = mixer(feature)
-            pooled += [pool(mixed).flatten(2) for pool in self.pools]
+        pooled = [pool(mixed).flatten(2) for mixed in _mixed(self.mixers, features) for pool in self.pools]
         tiles = self.tile(torch.cat(pooled, 1).transpose(1, 2))
         return self.whole(tiles.flatten(1)), self.flags(tiles)
 
@@ -104,6 +96,17 @@ class DenseHead(nn.Module):
         """(B, n_outputs, [Z,] Y, X) from the decoder's feature maps, full resolution first."""
         values: Tensor = self.layer(features[0])
         return values
+
+
+def _mixers(topology: Topology) -> nn.ModuleList:
+    """A 1x1 convolution and a nonlinearity for each of the last `STAGES` stages of an encoder."""
+    convolution, widths = nn.Conv2d if topology.dimensions == 2 else nn.Conv3d, topology.features[-STAGES:]
+    return nn.ModuleList(nn.Sequential(convolution(width, width, 1), nn.GELU()) for width in widths)
+
+
+def _mixed(mixers: nn.ModuleList, features: Sequence[Tensor]) -> Iterator[Tensor]:
+    """The last of an encoder's feature maps, each after its mixer."""
+    return (mixer(feature) for mixer, feature in zip(mixers, features[-len(mixers) :], strict=True))
 
 
 def momentum_copy(module: nn.Module) -> nn.Module:

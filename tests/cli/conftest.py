@@ -13,6 +13,7 @@ import pytest
 
 from selfcfg.cli import main
 from selfcfg.dataset import Dataset
+from tests.conftest import slim
 
 
 @dataclass
@@ -48,3 +49,19 @@ def workspace(tmp_path: Path, tiny_dataset: Dataset) -> Path:
     """A workspace whose dataset 901 is a copy of the tiny dataset, so a test may damage it."""
     shutil.copytree(tiny_dataset.root, tmp_path / "w" / "raw" / tiny_dataset.name)
     return tmp_path / "w"
+
+
+@pytest.fixture(scope="session")
+def narrow(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which the tiny dataset is planned, for networks an eighth as wide; copy it before changing it."""
+    place = tmp_path_factory.mktemp("narrow") / "w"
+    shutil.copytree(tiny_dataset.root, place / "raw" / tiny_dataset.name)
+    assert main(["plan", "901", "--jobs", "1", "--workspace", str(place)]) == 0
+    slim(place / "preprocessed" / tiny_dataset.name / "plans" / "standard.json")
+    return place
+
+
+@pytest.fixture
+def planned(narrow: Path, tmp_path: Path) -> Path:
+    """A copy of that workspace."""
+    return Path(shutil.copytree(narrow, tmp_path / "w"))

@@ -106,9 +106,8 @@ def test_wrong_use_is_exit_2_with_a_remedy(selfcfg, workspace: Path, arguments: 
         ("learning_rate=-1", ["learning_rate"]),
     ],
 )
-def test_wrong_settings_are_named(selfcfg, workspace: Path, setting: str, words: list[str]) -> None:
-    selfcfg("plan", 901, "--jobs", 1, "--workspace", workspace)
-    answer = selfcfg("train", 901, "--set", setting, "--jobs", 1, "--workspace", workspace)
+def test_wrong_settings_are_named(selfcfg, planned: Path, setting: str, words: list[str]) -> None:
+    answer = selfcfg("train", 901, "--set", setting, "--jobs", 1, "--workspace", planned)
     assert answer.code == 2, answer.err
     for word in words:
         assert word in answer.err

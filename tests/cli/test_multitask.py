@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfcfg.convert.synthetic import make_synthetic
+from tests.conftest import slim
 
 SHORT = ["epochs=1", "iterations_per_epoch=2", "validation_iterations=1", "batch_size=2", "workers=0"]
 SETS = [part for setting in (*SHORT, "calibration_step=1") for part in ("--set", setting)]
@@ -17,11 +18,7 @@ SETS = [part for setting in (*SHORT, "calibration_step=1") for part in ("--set",
 def test_tasks_before_and_beside_segmentation(selfcfg, tmp_path: Path) -> None:
     place = ["--jobs", 1, "--workspace", tmp_path]
     dataset = make_synthetic(tmp_path / "raw" / "Dataset903_Pictures", n_cases=6, dimensions=2, mean_shape=(1, 32, 32))
-    plan = Path(selfcfg("plan", 903, *place).result["plan"])
-    content = json.loads(plan.read_text())
-    topology = content["configurations"]["2d"]["topology"]
-    topology["features"] = [width // 8 for width in topology["features"]]
-    plan.write_text(json.dumps(content))
+    slim(Path(selfcfg("plan", 903, *place).result["plan"]))
 
     before = ["--trainer", "multitask", "--set", "mode=pretrain", "--label-fraction", 0.4]
     made = selfcfg("train", 903, "--fold", 0, *before, "--set", "tasks=distance_map", *SETS, *place)
@@ -53,8 +50,6 @@ def test_tasks_before_and_beside_segmentation(selfcfg, tmp_path: Path) -> None:
     assert len(found.result["done"]) == 6, found.err
 
 
-def test_tasks_that_there_are_not_are_named(selfcfg, workspace: Path) -> None:
-    place = ["--jobs", 1, "--workspace", workspace]
-    selfcfg("plan", 901, *place)
-    answer = selfcfg("train", 901, "--trainer", "multitask", "--set", "tasks=rubrik", *place)
+def test_tasks_that_there_are_not_are_named(selfcfg, planned: Path) -> None:
+    answer = selfcfg("train", 901, "--trainer", "multitask", "--set", "tasks=rubrik", "--workspace", planned)
     assert answer.code == 2 and "did you mean 'rubik'" in answer.err

@@ -92,9 +92,8 @@ def test_pictures_and_the_fold_of_a_pretraining(selfcfg, tmp_path: Path) -> None
     assert len(found.result["done"]) == 5, "the pretraining is no candidate"
 
 
-def test_what_cannot_be_pretrained_on_is_said(selfcfg, workspace: Path, tmp_path: Path) -> None:
-    place = ["--jobs", 1, "--workspace", workspace]
-    selfcfg("plan", 901, *place)
+def test_what_cannot_be_pretrained_on_is_said(selfcfg, planned: Path, tmp_path: Path) -> None:
+    place = ["--jobs", 1, "--workspace", planned]
     for words, wrong in {
         "trainer 'supervised' learns from labels alone": ["--unlabelled", 901],
         "dataset 'nowhere'": ["--trainer", "masked", "--unlabelled", "nowhere"],

@@ -16,11 +16,12 @@ import psutil
 import pytest
 
 from selfcfg.cli import main
-from selfcfg.dataset import Dataset
 from selfcfg.kept import Kept
 from selfcfg.project import experiments_of
 from selfcfg.runs import RunRecord, experiment_folder
 from selfcfg.workspace import Workspace
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 SHORT = "epochs = 1, iterations_per_epoch = 2, validation_iterations = 1, batch_size = 2, workers = 0"
 TRIED = f"""
@@ -55,27 +56,25 @@ settings = {{ {SHORT}, clip_norm = 1e30 }}
 foreach = {{ learning_rate = [0.01, 1e38] }}
 keep = {{ best_by = "dice" }}
 """
-NAME = "tried__standard-0.02GB__3d_fullres"
+NAME = "tried__standard__3d_fullres"
 JOBS = [f"{stage}/{trainer}" for stage in ("pretrain", "finetune") for trainer in ("masked", "contrastive")]
 
 
 @pytest.fixture(scope="module")
-def planned(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which nothing is trained, with recipes beside it."""
+def written(narrow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which nothing is trained, with recipes beside it; copy it before changing it."""
     place = tmp_path_factory.mktemp("graphs") / "w"
-    shutil.copytree(tiny_dataset.root, place / "raw" / tiny_dataset.name)
+    shutil.copytree(narrow, place)
     (place / "tried.toml").write_text(TRIED)
     (place / "rates.toml").write_text(RATES)
-    assert main(["preprocess", "901", "--jobs", "1", "--workspace", str(place)]) == 2, "there is no plan yet"
-    assert main(["plan", "901", "--memory", "0.02", "--jobs", "1", "--workspace", str(place)]) == 0
     return place
 
 
 @pytest.fixture(scope="module")
-def done(planned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which `TRIED` was trained on fold 0, one job after another; copy it before changing it."""
     place = tmp_path_factory.mktemp("done") / "w"
-    shutil.copytree(planned, place)
+    shutil.copytree(written, place)
     assert main(command(place, "tried.toml", "--jobs", "1")) == 0
     return place
 
@@ -124,14 +123,6 @@ def test_the_better_candidate_is_gone_on_from(done: Path) -> None:
 
 
 @pytest.mark.slow
-def test_jobs_side_by_side_give_the_same_bits(planned: Path, done: Path, tmp_path: Path) -> None:
-    place = Path(shutil.copytree(planned, tmp_path / "w"))
-    assert main(command(place, "tried.toml", "--jobs", "2")) == 0
-    assert weights(place) == weights(done)
-    assert kept(place) == kept(done)
-
-
-@pytest.mark.slow
 def test_another_fold_is_trained_by_the_choice_that_was_made(selfcfg, copy: Path) -> None:
     before, choice = times(copy), kept(copy)
     answer = selfcfg(*command(copy, "tried.toml", "--fold", "1", "--jobs", "1"))
@@ -159,11 +150,11 @@ def test_a_failed_job_names_itself_and_fails_what_depends_on_it_alone(selfcfg, c
 
 
 @pytest.mark.slow
-def test_a_candidate_that_diverges_is_not_kept_and_not_tried_again(selfcfg, planned: Path, tmp_path: Path) -> None:
-    place = Path(shutil.copytree(planned, tmp_path / "w"))
+def test_a_candidate_that_diverges_is_not_kept_and_not_tried_again(selfcfg, written: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(written, tmp_path / "w"))
     answer = selfcfg(*command(place, "rates.toml", "--jobs", "1"))
     assert answer.code == 0, answer.err
-    folder = results(place, "rates__standard-0.02GB__3d_fullres")
+    folder = results(place, "rates__standard__3d_fullres")
     good, bad = folder / "rates" / "learning_rate_0.01", folder / "rates" / "learning_rate_1e_38"
     assert "left out of the choice" in answer.err and RunRecord.read(bad / "fold_0" / "run.json").status == "diverged"
     assert Kept.read(folder / "rates" / "candidates.json").kept == {"rates:best": "rates/learning_rate_0.01"}
@@ -189,8 +180,10 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("jobs", "at"), [(1, "pretrain/masked"), (2, "finetune/contrastive")])
-def test_killed_between_jobs_it_repeats_none(planned: Path, done: Path, tmp_path: Path, jobs: int, at: str) -> None:
-    place = Path(shutil.copytree(planned, tmp_path / "w"))
+def test_killed_between_jobs_it_repeats_none_and_gives_the_same_bits(
+    written: Path, done: Path, tmp_path: Path, jobs: int, at: str
+) -> None:
+    place = Path(shutil.copytree(written, tmp_path / "w"))
     process, record = start(place, jobs), results(place) / at / "fold_0" / "run.json"
     wait_for(lambda: record.is_file() and json.loads(record.read_text())["status"] == "finished", process)
     workers = psutil.Process(process.pid).children(recursive=True)
@@ -200,31 +193,28 @@ def test_killed_between_jobs_it_repeats_none(planned: Path, done: Path, tmp_path
     assert not alive, "processes end with the one that started them"
     finished = times(place)
     assert f"{at}/fold_0" in finished and "last/fold_0" not in finished
-    again = start(place, jobs)
-    _, errors = again.communicate(timeout=240)
-    assert again.returncode == 0, errors.decode()
+    assert main(command(place, "tried.toml", "--resume", "--jobs", str(jobs))) == 0
     assert finished.items() < times(place).items()
     assert weights(place) == weights(done)
+    assert kept(place) == kept(done)
 
 
 @pytest.mark.slow
-def test_asked_to_stop_jobs_side_by_side_save_and_go_on(planned: Path, done: Path, tmp_path: Path) -> None:
-    place = Path(shutil.copytree(planned, tmp_path / "w"))
+def test_asked_to_stop_jobs_side_by_side_save_and_go_on(written: Path, done: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(written, tmp_path / "w"))
     process = start(place, 2)
     wait_for(lambda: any(results(place).glob("pretrain/*/fold_0/run.json")), process)
     process.terminate()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75, errors.decode()
     assert "last/fold_0" not in times(place)
-    again = start(place, 2)
-    _, errors = again.communicate(timeout=240)
-    assert again.returncode == 0, errors.decode()
+    assert main(command(place, "tried.toml", "--resume", "--jobs", "1")) == 0
     assert weights(place) == weights(done)
 
 
 @pytest.mark.slow
-def test_plan_and_train_takes_a_recipe(selfcfg, planned: Path, tmp_path: Path) -> None:
-    place = Path(shutil.copytree(planned, tmp_path / "w"))
+def test_plan_and_train_takes_a_recipe(selfcfg, written: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(written, tmp_path / "w"))
     shutil.rmtree(place / "preprocessed")
     given = ["--recipe", place / "rates.toml", "--memory", "0.02", "--fold", "0", "--jobs", "1", "--workspace", place]
     answer = selfcfg("plan-and-train", "901", *given)
@@ -234,8 +224,8 @@ def test_plan_and_train_takes_a_recipe(selfcfg, planned: Path, tmp_path: Path) -
     assert refused.code == 2 and "--trainer was given, too" in refused.err
 
 
-def test_show_tells_the_whole_graph(selfcfg, planned: Path) -> None:
-    answer = selfcfg("show", planned / "tried.toml")
+def test_show_tells_the_whole_graph(selfcfg, written: Path) -> None:
+    answer = selfcfg("show", written / "tried.toml")
     assert answer.code == 0, answer.err
     told: dict[str, Any] = answer.result["recipe"]
     assert (told["jobs_per_fold"], told["steps_per_fold"]) == (5, 10)
@@ -258,14 +248,14 @@ def test_show_tells_the_whole_graph(selfcfg, planned: Path) -> None:
     ],
 )
 def test_what_trainers_cannot_do_is_told_with_its_place(
-    selfcfg, planned: Path, tmp_path: Path, change: tuple[str, str], words: str
+    selfcfg, written: Path, tmp_path: Path, change: tuple[str, str], words: str
 ) -> None:
     (tmp_path / "wrong.toml").write_text(TRIED.replace(*change))
-    answer = selfcfg("train", "901", "--recipe", tmp_path / "wrong.toml", "--workspace", planned)
+    answer = selfcfg("train", "901", "--recipe", tmp_path / "wrong.toml", "--workspace", written)
     assert answer.code == 2 and words in answer.err
 
 
-def test_a_value_that_a_setting_cannot_take_is_told_with_its_place(selfcfg, planned: Path, tmp_path: Path) -> None:
+def test_a_value_that_a_setting_cannot_take_is_told_with_its_place(selfcfg, written: Path, tmp_path: Path) -> None:
     (tmp_path / "wrong.toml").write_text(RATES.replace("1e38", "-1.0"))
-    answer = selfcfg("train", "901", "--recipe", tmp_path / "wrong.toml", "--workspace", planned)
+    answer = selfcfg("train", "901", "--recipe", tmp_path / "wrong.toml", "--workspace", written)
     assert answer.code == 2 and "stage[0].foreach.learning_rate[1]: must be greater than 0" in answer.err

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from selfcfg.cli import main
-from selfcfg.dataset import Dataset
 from selfcfg.engine.checkpoint import read_weights
 from selfcfg.engine.choice import TrainRequest
 from selfcfg.engine.experiment import open_experiment
@@ -23,6 +22,8 @@ from selfcfg.recipe import Recipe
 from selfcfg.runs import RunRecord, experiment_folder
 from selfcfg.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SHORT = {"epochs": 1, "iterations_per_epoch": 2, "validation_iterations": 1, "batch_size": 2, "workers": 0}
 STAGES = {"pretrain": {}, "finetune": {"frozen_epochs": 1, "warmup_epochs": 0}}
 SETS = [
@@ -32,23 +33,14 @@ SETS = [
     for part in ("--set", f"{stage}.{key}={value}")
 ]
 MASKED = ["train", "901", "--recipe", "masked", *SETS, "--jobs", "1"]
-NAME = "masked__standard-0.02GB__3d_fullres"
+NAME = "masked__standard__3d_fullres"
 
 
 @pytest.fixture(scope="module")
-def planned(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which nothing is trained."""
-    place = tmp_path_factory.mktemp("recipes") / "w"
-    shutil.copytree(tiny_dataset.root, place / "raw" / tiny_dataset.name)
-    assert main(["plan", "901", "--memory", "0.02", "--jobs", "1", "--workspace", str(place)]) == 0
-    return place
-
-
-@pytest.fixture(scope="module")
-def done(planned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def done(narrow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which the recipe `masked` was trained on fold 0; copy it before changing it."""
     place = tmp_path_factory.mktemp("done") / "w"
-    shutil.copytree(planned, place)
+    shutil.copytree(narrow, place)
     assert main([*MASKED, "--workspace", str(place)]) == 0
     return place
 
@@ -94,11 +86,10 @@ def test_training_starts_from_the_pretrained_encoder_and_decoder(done: Path) -> 
         ("sequential", {"encoder", "decoder"}),
     ],
 )
-def test_so_it_does_by_the_other_recipes(planned: Path, tmp_path: Path, recipe: str, parts: set[str]) -> None:
-    place = shutil.copytree(planned, tmp_path / "w")
-    command = ["train", "901", "-c", "2d", "--recipe", recipe, *SETS, "--jobs", "1", "--workspace", str(place)]
+def test_so_it_does_by_the_other_recipes(planned: Path, recipe: str, parts: set[str]) -> None:
+    command = ["train", "901", "-c", "2d", "--recipe", recipe, *SETS, "--jobs", "1", "--workspace", str(planned)]
     assert main(command) == 0
-    pretrained, tuned = (read_weights(next(place.rglob(f"{stage}/fold_0/final.safetensors")))[0] for stage in STAGES)
+    pretrained, tuned = (read_weights(next(planned.rglob(f"{stage}/fold_0/final.safetensors")))[0] for stage in STAGES)
     assert {name.partition(".")[0] for name in pretrained} == parts
     adapted = {name for name, tensor in pretrained.items() if tensor.shape != tuned[name].shape}
     assert len(adapted) == (recipe == "hierarchical"), "it learns from one channel, of which each of the two takes half"
@@ -225,11 +216,10 @@ SECOND = {"name": "second", "trainer": "supervised", "init": "first", "settings"
 
 
 @pytest.mark.slow
-def test_a_pretraining_never_sees_the_validation_images_of_its_fold(planned: Path, tmp_path: Path) -> None:
-    place = Path(shutil.copytree(planned, tmp_path / "w"))
-    project = Project.of(Workspace.at(place), "901")
+def test_a_pretraining_never_sees_the_validation_images_of_its_fold(planned: Path) -> None:
+    project = Project.of(Workspace.at(planned), "901")
     for fold in (0, 1):
-        request = opened(place, own(FIRST, SECOND), [fold], label_fraction=0.3).graph.jobs[0].request
+        request = opened(planned, own(FIRST, SECOND), [fold], label_fraction=0.3).graph.jobs[0].request
         experiment = open_experiment(project, request, [fold], jobs=1)
         drawn = experiment.batches(experiment.record(fold)).training(0, 20)
         seen = {case for streams in drawn for batch in streams.values() for case in batch.cases}

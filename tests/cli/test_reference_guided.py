@@ -19,6 +19,7 @@ from selfcfg.project import Project
 from selfcfg.recipe import Recipe
 from selfcfg.runs import RunRecord
 from selfcfg.workspace import Workspace
+from tests.conftest import slim
 
 SHORT = {"epochs": 1, "iterations_per_epoch": 2, "validation_iterations": 1, "batch_size": 2, "workers": 0}
 SETS = [part for key, value in SHORT.items() for part in ("--set", f"{key}={value}")]
@@ -34,6 +35,7 @@ def planned(selfcfg, workspace: Path) -> Path:
     (other / "dataset.json").write_text(json.dumps({**description, "labels": {"background": 0, "x": 1, "y": 2}}))
     made = selfcfg("plan", 901, "--memory", 0.02, "--jobs", 1, "--workspace", workspace)
     assert made.code == 0, made.err
+    slim(Path(made.result["plan"]))
     return workspace
 
 
@@ -158,5 +160,5 @@ def test_a_reference_given_for_a_recipe_is_not_for_its_first_stage_alone(planned
 
 
 def test_a_forecast_needs_no_reference(selfcfg, planned: Path) -> None:
-    answer = selfcfg("forecast", 901, "--trainer", "reference_guided", "--jobs", 1, "--workspace", planned)
+    answer = selfcfg("forecast", 901, "--trainer", "reference_guided", *SETS, "--jobs", 1, "--workspace", planned)
     assert answer.code == 0, answer.err

@@ -44,25 +44,25 @@ def test_from_raw_data_to_scores(selfcfg, workspace: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_running_again_changes_nothing_and_another_seed_is_refused(selfcfg, workspace: Path) -> None:
-    command = ["plan-and-train", 901, "--fold", 0, *SETS, "--jobs", 1, "--workspace", workspace]
+def test_running_again_changes_nothing_and_another_seed_is_refused(selfcfg, planned: Path) -> None:
+    command = ["plan-and-train", 901, "--fold", 0, *SETS, "--jobs", 1, "--workspace", planned]
     run = Path(selfcfg(*command).result["run"])
     weights = (run / "fold_0" / "final.safetensors").stat().st_mtime_ns
-    store = {file: file.stat().st_mtime_ns for file in (workspace / "preprocessed").rglob("*.b2nd")}
+    store = {file: file.stat().st_mtime_ns for file in (planned / "preprocessed").rglob("*.b2nd")}
     assert selfcfg(*command).code == 0
     assert (run / "fold_0" / "final.safetensors").stat().st_mtime_ns == weights
-    assert {file: file.stat().st_mtime_ns for file in (workspace / "preprocessed").rglob("*.b2nd")} == store
+    assert {file: file.stat().st_mtime_ns for file in (planned / "preprocessed").rglob("*.b2nd")} == store
 
-    other = selfcfg("train", 901, *SETS, "--seed", 7, "--jobs", 1, "--workspace", workspace)
+    other = selfcfg("train", 901, *SETS, "--seed", 7, "--jobs", 1, "--workspace", planned)
     assert other.code == 2
     assert "seed" in other.err
     assert "--name" in other.err
 
 
 @pytest.mark.slow
-def test_a_failed_case_is_isolated_and_listed(selfcfg, workspace: Path, tmp_path: Path) -> None:
-    run = selfcfg("plan-and-train", 901, "--fold", 0, *SETS, "--jobs", 1, "--workspace", workspace).result["run"]
-    images = workspace / "raw" / "Dataset901_Tiny" / "imagesTs"
+def test_a_failed_case_is_isolated_and_listed(selfcfg, planned: Path, tmp_path: Path) -> None:
+    run = selfcfg("plan-and-train", 901, "--fold", 0, *SETS, "--jobs", 1, "--workspace", planned).result["run"]
+    images = planned / "raw" / "Dataset901_Tiny" / "imagesTs"
     broken = sorted(images.iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:200])
     answer = selfcfg("predict", run, "-i", images, "-o", tmp_path / "out")
@@ -73,13 +73,12 @@ def test_a_failed_case_is_isolated_and_listed(selfcfg, workspace: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_label_fraction_is_recorded_and_nested(selfcfg, workspace: Path) -> None:
-    selfcfg("plan", 901, "--jobs", 1, "--workspace", workspace)
+def test_label_fraction_is_recorded_and_nested(selfcfg, planned: Path) -> None:
     used = {}
     for fraction in (0.4, 0.8):
         name = f"f{int(fraction * 100)}"
         fractions = ["--label-fraction", fraction, "--name", name]
-        answer = selfcfg("train", 901, *SETS, *fractions, "--jobs", 1, "--workspace", workspace)
+        answer = selfcfg("train", 901, *SETS, *fractions, "--jobs", 1, "--workspace", planned)
         record = json.loads((Path(answer.result["run"]) / "fold_0" / "run.json").read_text())
         used[fraction] = set(record["train"])
     assert len(used[0.4]) >= 2
@@ -87,20 +86,19 @@ def test_label_fraction_is_recorded_and_nested(selfcfg, workspace: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_plan_edited_by_hand_is_kept(selfcfg, workspace: Path) -> None:
-    file = Path(selfcfg("plan", 901, "--jobs", 1, "--workspace", workspace).result["plan"])
+def test_a_plan_edited_by_hand_is_kept(selfcfg, planned: Path) -> None:
+    file = planned / "preprocessed" / "Dataset901_Tiny" / "plans" / "standard.json"
     content = json.loads(file.read_text())
     content["mirror_axes"] = [0]
     file.write_text(json.dumps(content))
-    answer = selfcfg("plan-and-train", 901, "--fold", 0, *SETS, "--jobs", 1, "--workspace", workspace)
+    answer = selfcfg("plan-and-train", 901, "--fold", 0, *SETS, "--jobs", 1, "--workspace", planned)
     used = json.loads((Path(answer.result["run"]) / "fold_0" / "plan.json").read_text())
     assert used["mirror_axes"] == [0]
 
 
 @pytest.mark.slow
-def test_folds_trained_one_by_one_are_scored_and_reported_together(selfcfg, workspace: Path) -> None:
-    place = ["--jobs", 1, "--workspace", workspace]
-    selfcfg("plan", 901, *place)
+def test_folds_trained_one_by_one_are_scored_and_reported_together(selfcfg, planned: Path) -> None:
+    place = ["--jobs", 1, "--workspace", planned]
     for fold in (0, 1):
         run = Path(selfcfg("train", 901, "--fold", fold, *SETS, *place).result["run"])
     validated = {
@@ -112,10 +110,10 @@ def test_folds_trained_one_by_one_are_scored_and_reported_together(selfcfg, work
 
     selfcfg("train", 901, "--fold", 0, "--name", "unscored", *SETS, *place)
     (run.parent / f"{run.name}__unscored" / "fold_0" / "validation" / "summary.json").unlink()
-    reported = selfcfg("report", 901, "--workspace", workspace)
+    reported = selfcfg("report", 901, "--workspace", planned)
     assert reported.result["reports"] == [str(run / "report.md")]
     assert "left out" in reported.err
-    assert len(selfcfg("predict", 901, "-i", "nowhere", "-o", "out", "--workspace", workspace).err.splitlines()) > 2
+    assert len(selfcfg("predict", 901, "-i", "nowhere", "-o", "out", "--workspace", planned).err.splitlines()) > 2
 
     other = selfcfg("train", 901, "--fold", 2, *SETS, "--set", "momentum=0.9", *place)
     assert other.code == 2
@@ -123,9 +121,8 @@ def test_folds_trained_one_by_one_are_scored_and_reported_together(selfcfg, work
 
 
 @pytest.mark.slow
-def test_a_validation_case_that_was_replaced_is_predicted_again(selfcfg, workspace: Path) -> None:
-    selfcfg("plan", 901, "--jobs", 1, "--workspace", workspace)
-    command = ["train", 901, *SETS, "--jobs", 1, "--resume", "--workspace", workspace]
+def test_a_validation_case_that_was_replaced_is_predicted_again(selfcfg, planned: Path) -> None:
+    command = ["train", 901, *SETS, "--jobs", 1, "--resume", "--workspace", planned]
     run = Path(selfcfg(*command).result["run"]) / "fold_0"
     case = json.loads((run / "run.json").read_text())["validation"][0]
     note, prediction = run / "validation" / ".predictions" / f"{case}.json", run / "validation" / f"{case}.nii.gz"
@@ -133,7 +130,7 @@ def test_a_validation_case_that_was_replaced_is_predicted_again(selfcfg, workspa
     assert selfcfg(*command).code == 0
     assert prediction.stat().st_mtime_ns == made_at
 
-    image_file = workspace / "raw" / "Dataset901_Tiny" / "imagesTr" / f"{case}_0000.nii.gz"
+    image_file = planned / "raw" / "Dataset901_Tiny" / "imagesTr" / f"{case}_0000.nii.gz"
     image, geometry = read_image(image_file)
     write_image(image_file, image[:, ::-1].copy(), geometry)
     answer = selfcfg(*command)
@@ -143,12 +140,11 @@ def test_a_validation_case_that_was_replaced_is_predicted_again(selfcfg, workspa
 
 
 @pytest.mark.slow
-def test_folds_and_devices_that_are_not_there_are_refused_before_the_work(selfcfg, workspace: Path) -> None:
-    place = ["--jobs", 1, "--workspace", workspace]
-    selfcfg("plan", 901, *place)
+def test_folds_and_devices_that_are_not_there_are_refused_before_the_work(selfcfg, planned: Path) -> None:
+    place = ["--jobs", 1, "--workspace", planned]
     for wrong, words in ((["--fold", "0,9"], "fold 9"), (["--device", "cuda:97"], "cuda:97")):
         answer = selfcfg("train", 901, *wrong, *SETS, *place)
         assert answer.code == 2
         assert words in answer.err
-    assert not list((workspace / "preprocessed").rglob("*.b2nd"))
-    assert not (workspace / "results").exists()
+    assert not list((planned / "preprocessed").rglob("*.b2nd"))
+    assert not (planned / "results").exists()

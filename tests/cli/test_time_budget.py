@@ -10,6 +10,7 @@ import pytest
 from selfcfg.cli.options import seconds_of
 from selfcfg.errors import UsageError
 from selfcfg.plan import Plan
+from tests.conftest import slim
 
 SETS = ["--set", "batch_size=2", "--set", "workers=0", "--set", "precision=float32"]
 
@@ -29,12 +30,14 @@ def test_what_is_no_length_of_time_is_refused(text: str) -> None:
 
 @pytest.mark.slow
 def test_epochs_follow_from_the_time_and_stay_when_it_continues(selfcfg, workspace: Path) -> None:
-    command = ["plan-and-train", 901, "--memory", 0.02, "--fold", "0,1", *SETS, "--time-budget", "40s", "--jobs", 1]
+    planned = selfcfg("plan", 901, "--memory", 0.02, "--jobs", 1, "--workspace", workspace)
+    slim(Path(planned.result["plan"]))
+    command = ["plan-and-train", 901, "--memory", 0.02, "--fold", "0,1", *SETS, "--time-budget", "20s", "--jobs", 1]
     trained = selfcfg(*command, "--workspace", workspace)
     assert trained.code == 0, trained.err
     runs = [json.loads(file.read_text()) for file in sorted(Path(trained.result["run"]).glob("fold_*/run.json"))]
     assert len(runs) == 2 and runs[0]["settings"] == runs[1]["settings"]
-    assert runs[0]["time_budget"] == 40 and runs[0]["settings"]["epochs"] < 1000
+    assert runs[0]["time_budget"] == 20 and runs[0]["settings"]["epochs"] < 1000
     log = (Path(trained.result["run"]) / "fold_0" / "log.jsonl").read_text().splitlines()
     assert len(log) == runs[0]["settings"]["epochs"]
 
@@ -44,7 +47,7 @@ def test_epochs_follow_from_the_time_and_stay_when_it_continues(selfcfg, workspa
 
 
 def test_a_budget_and_epochs_exclude_each_other(selfcfg, workspace: Path) -> None:
-    selfcfg("plan", 901, "--workspace", workspace, "--jobs", 1)
+    slim(Path(selfcfg("plan", 901, "--workspace", workspace, "--jobs", 1).result["plan"]))
     refused = selfcfg(
         "train", 901, "--time-budget", "1h", "--set", "epochs=3", *SETS, "--jobs", 1, "--workspace", workspace
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from selfcfg.engine.journal import Epoch, Journal, read_log
+from selfcfg.engine.journal import Epoch, Journal, read_log, without_curves
 from selfcfg.runs import RunFolder
 
 
@@ -86,6 +86,17 @@ def test_curves_of_a_process_killed_while_drawing_them_are_drawn_by_the_next(tmp
     run = RunFolder(tmp_path)
     Journal(run, 0).write(epoch(0))
     assert not run.curves.exists()
+    Journal(run, 1).close()
+    assert run.curves.is_file()
+
+
+def test_nothing_is_drawn_within_a_block_that_asks_for_that(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    with without_curves():
+        journal = Journal(run, 0)
+        journal.write(replace(epoch(0), seconds=3600.0))
+        journal.close()
+    assert epochs(run) == [0] and not run.curves.exists()
     Journal(run, 1).close()
     assert run.curves.is_file()
 

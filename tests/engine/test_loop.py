@@ -24,6 +24,8 @@ from selfcfg.runs import RunFolder, RunRecord
 from selfcfg.testing import CPU, MemoryBatches, small_plan, small_record
 from selfcfg.trainers.supervised import Supervised, SupervisedSettings
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SETTINGS = {"epochs": 3, "iterations_per_epoch": 4, "validation_iterations": 2, "ema": 0.9, "accumulate": 2}
 TIMES = ("seconds", "seconds_per_iteration", "data_wait")
 

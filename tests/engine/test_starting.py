@@ -21,6 +21,8 @@ from selfcfg.trainers.contrastive import Contrastive
 from selfcfg.trainers.masked import Masked
 from selfcfg.trainers.supervised import Supervised
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SHORT = {"epochs": 3, "iterations_per_epoch": 3, "validation_iterations": 1, "precision": "float32"}
 TRAINERS = {name: registry.load("trainers", name) for name in registry.registered("trainers")}
 PRETRAINING = [name for name, trainer in TRAINERS.items() if "head" not in trainer.exports]

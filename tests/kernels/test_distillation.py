@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfcfg.kernels.distillation import Divergence, combined, shrink_soft, teacher_loss, whole
+from selfcfg.kernels.distillation import Divergence, combined, logits_of, shrink_soft, teacher_loss, whole
 from selfcfg.kernels.ensembles import greedy_choice, score_weights
 
 DIVERGENCES: tuple[Divergence, ...] = ("kl", "l2", "dice", "kl+dice")
@@ -133,6 +133,21 @@ def test_the_background_is_what_is_left() -> None:
     torch.testing.assert_close(whole(soft, exclusive=True)[0], torch.tensor([[0.3, 0.0], [0.2, 0.0], [0.5, 1.0]]))
     rounded_up = torch.tensor([[0.6], [0.402]])[None]
     assert whole(rounded_up, exclusive=True).sum().item() == pytest.approx(1)
+
+
+@both_kinds
+def test_logits_of_probabilities_give_these_back(exclusive: bool) -> None:
+    probabilities = drawn(3, 50).softmax(0) if exclusive else drawn(3, 50).sigmoid()
+    logits = logits_of(probabilities, exclusive=exclusive)
+    torch.testing.assert_close(logits.softmax(0) if exclusive else logits.sigmoid(), probabilities)
+
+
+def test_a_region_that_was_rounded_to_one_does_not_outvote_a_zero() -> None:
+    yes, no = (logits_of(torch.tensor([[value]]), exclusive=False) for value in (1.0, 0.0))
+    soft = combined([yes, no], torch.full((2, 1), 0.5), "logit", 1.0, exclusive=False)
+    assert soft.item() == 0.5
+    against_two = combined([yes, no, no], torch.full((3, 1), 1 / 3), "logit", 1.0, exclusive=False)
+    assert against_two.item() < 0.01
 
 
 def test_lower_resolutions_are_means_of_what_they_cover() -> None:

@@ -20,6 +20,9 @@ from selfcfg.errors import DataError
 from selfcfg.io import read_case, read_label
 from selfcfg.plan import Plan
 from selfcfg.project import Project
+from tests.conftest import slim
+
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 SHORT = ["epochs=1", "iterations_per_epoch=2", "validation_iterations=1", "workers=0", "precision=float32"]
 SETS = [part for setting in SHORT for part in ("--set", setting)]
@@ -50,7 +53,9 @@ def trained(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(tiny_dataset.root, workspace / "raw" / tiny_dataset.name)
     place = ["--workspace", str(workspace)]
     assert main(["plan", "901", "--memory", "0.05", *place]) == 0
-    add_cascade(workspace / "preprocessed" / tiny_dataset.name / "plans" / "standard-0.05GB.json")
+    plan = workspace / "preprocessed" / tiny_dataset.name / "plans" / "standard-0.05GB.json"
+    slim(plan)
+    add_cascade(plan)
     command = ["plan-and-train", "901", "--memory", "0.05", "-c", CASCADE, "--fold", "0", "--jobs", "1", *SETS, *place]
     assert main(command) == 0
     return workspace

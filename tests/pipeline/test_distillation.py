@@ -23,6 +23,8 @@ from selfcfg.geometry import Geometry
 from selfcfg.plan import Plan
 from selfcfg.runs import RunFolder, RunRecord
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 SHORT = ["epochs=1", "iterations_per_epoch=2", "validation_iterations=1", "batch_size=2", "workers=0"]
 SETS = [part for setting in [*SHORT, "precision=float32"] for part in ("--set", setting)]
 STUDENT = ["--trainer", "distillation"]

@@ -28,6 +28,8 @@ from selfcfg.project import Project
 from selfcfg.runs import RunRecord
 from selfcfg.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 NAME = "Dataset902_Pictures"
 SMALL = {"batch_size": 2, "patch_size": (32, 32)}
 BRIEF = {"epochs": 1, "iterations_per_epoch": 2, **SMALL}

@@ -42,12 +42,6 @@ def start(workspace: Path, command: list[str] = COMMAND) -> subprocess.Popen[byt
     return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def finish(workspace: Path) -> None:
-    process = start(workspace)
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors.decode()
-
-
 def weights(workspace: Path) -> str:
     files = list(workspace.rglob("final.safetensors"))
     assert len(files) == 1
@@ -68,7 +62,9 @@ def undisturbed(tiny_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory)
     """The weights of a run that nobody disturbed, and how long it took."""
     workspace = copy(tiny_dataset, tmp_path_factory.mktemp("undisturbed"))
     begun = time.monotonic()
-    finish(workspace)
+    process = start(workspace)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors.decode()
     return weights(workspace), time.monotonic() - begun
 
 
@@ -87,7 +83,7 @@ def test_killed_at_random_moments(
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
         process.communicate()
-    finish(workspace)
+    assert main([*COMMAND, "--workspace", str(workspace)]) == 0
     assert weights(workspace) == expected
     assert leftovers(workspace) == []
 
@@ -109,7 +105,7 @@ def test_asked_to_stop_it_saves_and_exits_75(
         pytest.skip("the training was over before the signal came")
     assert process.returncode == 75, errors.decode()
     assert b"Traceback" not in errors
-    finish(workspace)
+    assert main([*COMMAND, "--workspace", str(workspace)]) == 0
     assert weights(workspace) == undisturbed[0]
 
 

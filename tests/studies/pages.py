@@ -2,7 +2,8 @@
 
 The blocks of kind ``sh`` are given to a real shell, in which ``selfcfg`` only writes down its arguments; everything
 else (loops, variables, ``mv``) happens. What was written down is then run in this process, each command with the
-changes that `SMALLER` says: options whose values make a study long get small values, and settings are appended.
+changes that `SMALLER` says: options whose values make a study long get small values, and settings are appended. What a
+page plans are networks an eighth as wide.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from selfcfg.cli import main
 from selfcfg.recipe import find_recipe
+from tests.conftest import slim
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"
 BLOCK = re.compile(r"^```(\w[^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -26,7 +28,7 @@ with open(os.environ["RECORDED"], "a") as stream:
     stream.write(json.dumps(sys.argv[1:]) + "\\n")
 """
 
-BRIEF = ("epochs=1", "iterations_per_epoch=1", "validation_iterations=1", "batch_size=2")
+BRIEF = ("epochs=1", "iterations_per_epoch=1", "validation_iterations=1", "batch_size=2", "workers=0")
 
 SMALLER: dict[str, dict[str, str]] = {
     "train": {},
@@ -71,7 +73,8 @@ def smaller(arguments: Sequence[str], patch: str) -> list[str]:
     if command == "train":
         return options + [part for value in sets for part in ("--set", value)]
     arms = options[options.index("--arms") + 1].split(",")
-    options += ["--set", "batch_size=2", "--set", f"patch_size={patch}", "--no-mirroring", "--jobs", "1"]
+    options += ["--set", "batch_size=2", "--set", "workers=0", "--set", f"patch_size={patch}"]
+    options += ["--no-mirroring", "--jobs", "1"]
     for arm in (text.partition("=")[0] for text in arms):
         if arm != "scratch":
             options += [part for value in sets for part in ("--pretrain-set", f"{arm}.{value}")]
@@ -82,3 +85,6 @@ def run(arguments: Sequence[str], patch: str = "", code: int = 0) -> None:
     """Runs a command here, made smaller where a patch is given."""
     given = smaller(arguments, patch) if patch else list(arguments)
     assert main(given) == code, " ".join(given)
+    if given[0] == "plan":
+        (plan,) = Path("workspace").glob("preprocessed/*/plans/*.json")
+        slim(plan)

@@ -12,6 +12,8 @@ from selfcfg.splits import read_splits
 from tests.studies.decathlon import N_CASES, write_task
 from tests.studies.pages import blocks, commands, run
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 PAGE = "multi-domain.md"
 TASKS = {
     "Task01_BrainTumour": ("FLAIR", "T1w", "t1gd", "T2w"),

@@ -13,6 +13,8 @@ from selfcfg.dataset import Dataset
 from tests.studies.decathlon import N_CASES, write_task
 from tests.studies.pages import blocks, commands, run
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 PAGE = "reference-guided.md"
 TASKS = ("Task03_Liver", "Task06_Lung", "Task07_Pancreas", "Task08_HepaticVessel", "Task09_Spleen", "Task10_Colon")
 SHAPE = (20, 22, 18)

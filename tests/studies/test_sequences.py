@@ -15,6 +15,8 @@ from selfcfg.io import read_label
 from selfcfg.splits import read_splits
 from tests.studies.pages import blocks, commands, run
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 PAGE = "sequences.md"
 VALUES = (500, 600, 420, 550, 205, 820, 850)
 SHAPE = (24, 26, 14)  # x, y, z, as nibabel has them

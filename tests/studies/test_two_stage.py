@@ -15,6 +15,8 @@ from selfcfg.splits import read_splits
 from tests.radiographs import uid, write_siim
 from tests.studies.pages import blocks, commands, run
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 PAGE = "two-stage.md"
 N_IMAGES, N_PATIENTS = 40, 20
 

@@ -14,8 +14,9 @@ from selfcfg.engine.choice import parse_settings
 from selfcfg.engine.optimisation import seed_globals
 from selfcfg.engine.trainer import Batch, Parts
 from selfcfg.errors import UsageError
+from selfcfg.kernels.gradients import Apart
 from selfcfg.testing import MemoryBatches, small_plan
-from selfcfg.trainers.balance import Apart, Balance, Calibration, Weighed
+from selfcfg.trainers.balance import Balance, Calibration, Weighed
 from selfcfg.trainers.masked import MaskedSettings
 from selfcfg.trainers.multitask import TASKS, Multitask, MultitaskSettings
 from selfcfg.trainers.pretraining import PROBE
