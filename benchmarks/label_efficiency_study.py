@@ -6,8 +6,9 @@
 DIR of ``--data`` holds the datasets of `DOMAINS`. Each target is planned as a 2D network of four stages and 0.5 million
 parameters, and ``selfcfg benchmark label-efficiency`` compares `ARMS`: every strategy on the target's images alone, and
 `several`, which is `hierarchical` on the images of all domains. With ``--ablate`` it compares `ABLATIONS` instead, each
-without one of its terms, and with the encoder alone of what was pretrained. What is done is kept in ``--work``, so that the same command goes on where it stopped;
-reports, tables and a line a job are copied to ``benchmarks/results/label_efficiency``.
+without one of its terms, and with the encoder alone of what was pretrained. What is done is kept in ``--work``, so that
+the same command goes on where it stopped; reports, tables and a line a job are copied to
+``benchmarks/results/label_efficiency``.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ MADE = "This page is made by `python benchmarks/results_pages.py` from the resul
 GAIN = [Claim(arm, "scratch", "Pretraining is better than none") for arm in efficiency.ARMS if arm != "scratch"]
 DETAIL = [
     Claim("several", "hierarchical", "Images of several domains are better than the target's own"),
-    Claim("hierarchical", "contrastive", "Encoder and decoder pretrained are better than the encoder by contrast alone"),
+    Claim("hierarchical", "contrastive", "Contrast with reconstruction is better than momentum contrast"),
     Claim("sequential", "contrastive", "The order of slices adds to contrast"),
 ]
 MATCHING = ("fish", "cosine", "pcgrad")
