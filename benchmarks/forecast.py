@@ -25,7 +25,7 @@ from recording import append, read
 
 from selfcfg.engine.choice import TrainRequest
 from selfcfg.engine.experiment import forecast_of, open_experiment
-from selfcfg.engine.time_budget import measure_pace
+from selfcfg.engine.forecasting.time_budget import measure_pace
 from selfcfg.project import Project
 from selfcfg.workspace import Workspace
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from selfcfg.engine.device import autocast
-from selfcfg.engine.loading import load_model
+from selfcfg.engine.prediction.loading import load_model
 
 SIDE = 3072
 

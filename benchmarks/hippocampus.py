@@ -22,7 +22,7 @@ from typing import Any
 
 from recording import append, read
 
-from selfcfg.engine.evaluate import evaluate
+from selfcfg.engine.scoring.evaluate import evaluate
 from selfcfg.labels import LabelSchema
 
 HERE = Path(__file__).resolve().parent

@@ -12,7 +12,7 @@ from statistics import fmean
 from studying import DOMAINS, MADE_ON
 from verdicts import between, makers, probability, summed_up, verdict
 
-from selfcfg.engine.label_results import PROTOCOL, LabelResult, Protocol, read_results
+from selfcfg.engine.label_efficiency.results import PROTOCOL, LabelResult, Protocol, read_results
 from selfcfg.files import read_json
 from selfcfg.kernels.statistics import Paired
 from selfcfg.report.label_cells import Cell, baseline_of, cells_of, rates_at_an_end

@@ -21,8 +21,8 @@ from recording import append
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from selfcfg.engine.optimisation import seed_globals
 from selfcfg.engine.trainer import Batch, Parts
+from selfcfg.engine.training.optimisation import seed_globals
 from selfcfg.testing import DATASETS, MemoryBatches, small_plan
 from selfcfg.topology import Topology
 from selfcfg.trainers.reference_guided import GuidedSettings, ReferenceGuided

@@ -36,7 +36,7 @@ from small_plan import CONFIGURATION, add_small
 from studying import ours
 
 from selfcfg.files import write_json
-from selfcfg.kept import KEPT, Contender, Kept
+from selfcfg.recipes.kept import KEPT, Contender, Kept
 
 RESULTS = "two_stage.jsonl"
 SPLIT = Path(__file__).with_name("montgomery_split.json")

@@ -20,7 +20,7 @@ from unittest.mock import patch
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.dataset import Dataset
 from selfcfg.engine import pipeline
-from selfcfg.engine.preprocess import preprocess
+from selfcfg.engine.data.preprocess import preprocess
 from selfcfg.plan import Plan
 from selfcfg.project import Project
 from selfcfg.workspace import Workspace
@@ -50,7 +50,7 @@ def main() -> None:
 
 def seconds(dataset: Dataset, plan: Plan, folder: Path, jobs: int) -> float:
     """How long the cases take with so many processes, all of which are started."""
-    with patch("selfcfg.engine.preprocess.SECONDS_TO_START", 1e-9):
+    with patch("selfcfg.engine.data.preprocess.SECONDS_TO_START", 1e-9):
         began = time.perf_counter()
         preprocess(dataset, plan, plan.default_configuration, folder, jobs=jobs)
         return time.perf_counter() - began

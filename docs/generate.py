@@ -16,7 +16,7 @@ from selfcfg.cli import main
 from selfcfg.cli.app import app
 from selfcfg.files import write_text
 from selfcfg.plan import Plan
-from selfcfg.recipe import Recipe
+from selfcfg.recipes.recipe import Recipe
 from selfcfg.records import Record
 from selfcfg.registry import load, registered
 
@@ -26,13 +26,13 @@ RECORDS = {
     "fingerprint.json": "selfcfg.fingerprint:Fingerprint",
     "plans/*.json, plan.json": "selfcfg.plan:Plan",
     "splits_final.json (each entry)": "selfcfg.splits:Split",
-    "preprocessed case": "selfcfg.engine.store:CaseInfo",
+    "preprocessed case": "selfcfg.engine.data.store:CaseInfo",
     "run.json": "selfcfg.runs:RunRecord",
-    "recipe.json": "selfcfg.recipe:Recipe",
-    "candidates.json": "selfcfg.kept:Kept",
-    "summary.json": "selfcfg.engine.evaluate:Evaluation",
-    "protocol.json": "selfcfg.engine.label_results:Protocol",
-    "results.jsonl (each line)": "selfcfg.engine.label_results:LabelResult",
+    "recipe.json": "selfcfg.recipes.recipe:Recipe",
+    "candidates.json": "selfcfg.recipes.kept:Kept",
+    "summary.json": "selfcfg.engine.scoring.evaluate:Evaluation",
+    "protocol.json": "selfcfg.engine.label_efficiency.results:Protocol",
+    "results.jsonl (each line)": "selfcfg.engine.label_efficiency.results:LabelResult",
 }
 
 

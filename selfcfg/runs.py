@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from selfcfg.errors import DataError, UsageError, listed
-from selfcfg.kept import kept_folders
-from selfcfg.recipe import RECIPE, Recipe
+from selfcfg.recipes.kept import kept_folders
+from selfcfg.recipes.recipe import RECIPE, Recipe
 from selfcfg.records import Record
 
 INCIDENTAL = frozenset({"workers", "tensorboard"})

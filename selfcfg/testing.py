@@ -20,11 +20,11 @@ from torch import Tensor
 
 from selfcfg.engine.checkpoint import read_weights
 from selfcfg.engine.device import machine_facts, package_versions
-from selfcfg.engine.journal import without_curves
-from selfcfg.engine.loop import fit
-from selfcfg.engine.optimisation import seed_globals
 from selfcfg.engine.randomness import generator
 from selfcfg.engine.trainer import Batch, Datasets, Need, Parts, Settings, Trainer
+from selfcfg.engine.training.journal import without_curves
+from selfcfg.engine.training.loop import fit
+from selfcfg.engine.training.optimisation import seed_globals
 from selfcfg.fingerprint import ChannelStatistics
 from selfcfg.image_targets import ImageTarget
 from selfcfg.labels import LabelSchema

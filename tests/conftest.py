@@ -72,7 +72,7 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture
 def no_curves() -> Iterator[None]:
     """Trainings of the test, in its own process, draw no curves: of short ones that takes most of the time."""
-    from selfcfg.engine.journal import without_curves
+    from selfcfg.engine.training.journal import without_curves
 
     with without_curves():
         yield

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from selfcfg.errors import DataError, UsageError
-from selfcfg.expansion import Candidate, value_name
-from selfcfg.recipe import Recipe
+from selfcfg.recipes.expansion import Candidate, value_name
+from selfcfg.recipes.recipe import Recipe
 
 TASKS = ["distance_map", "rubik", "moco", "vicreg", "restoration"]
 

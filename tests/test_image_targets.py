@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from selfcfg.dataset import DatasetDescription
-from selfcfg.engine.evaluate import Evaluation
-from selfcfg.engine.ledger import LedgerEntry
+from selfcfg.engine.prediction.ledger import LedgerEntry
+from selfcfg.engine.scoring.evaluate import Evaluation
 from selfcfg.errors import DataError, UsageError
 from selfcfg.files import hash_json
 from selfcfg.image_targets import GivenTarget, ImageTarget, columns, encoded, scales

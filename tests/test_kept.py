@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from selfcfg.errors import SelfcfgError, TrainingDiverged
-from selfcfg.expansion import Slot
-from selfcfg.kept import Contender, Kept, best_of, kept_folders
-from selfcfg.stages import Keep
+from selfcfg.recipes.expansion import Slot
+from selfcfg.recipes.kept import Contender, Kept, best_of, kept_folders
+from selfcfg.recipes.stages import Keep
 
 ALL = Slot("s", "", {}, ("a", "b", "c"))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from selfcfg.errors import DataError, UsageError
-from selfcfg.recipe import Recipe, find_recipe, shipped_recipes
+from selfcfg.recipes.recipe import Recipe, find_recipe, shipped_recipes
 
 TWO = """
 description = "Learns, then learns more.\\nDetails."

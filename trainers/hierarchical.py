@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - the customary name
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from selfcfg.engine.augment import Augmentation
+from selfcfg.engine.augmentation.transforms import Augmentation
 from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts, Settings
 from selfcfg.errors import SelfcfgError, UsageError
 from selfcfg.kernels.contrast import Contrast, spread, two_views

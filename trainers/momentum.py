@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from selfcfg.engine.augment import Augmentation
+from selfcfg.engine.augmentation.transforms import Augmentation
 from selfcfg.engine.trainer import Parts
 from selfcfg.nets.heads import Centre, GlobalHead, Queue, follow, momentum_copy
 from selfcfg.topology import Topology

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from selfcfg.engine.augment import PatchSpace, View, apply, draw
+from selfcfg.engine.augmentation.transforms import PatchSpace, View, apply, draw
 from selfcfg.engine.checkpoint import load_weights
-from selfcfg.engine.export import export as export_logits
-from selfcfg.engine.loop import Training
+from selfcfg.engine.data.sampling import OUTSIDE_IMAGE, OUTSIDE_LABEL, PatchWish, draw_case, draw_corner, read_box
+from selfcfg.engine.data.store import CaseInfo, Store
+from selfcfg.engine.prediction.export import export as export_logits
 from selfcfg.engine.randomness import generator, noise_field
-from selfcfg.engine.sampling import OUTSIDE_IMAGE, OUTSIDE_LABEL, PatchWish, draw_case, draw_corner, read_box
-from selfcfg.engine.store import CaseInfo, Store
 from selfcfg.engine.trainer import Batch
+from selfcfg.engine.training.loop import Training
 from selfcfg.geometry import Geometry
 from selfcfg.io import read_label
 from selfcfg.kernels import resample

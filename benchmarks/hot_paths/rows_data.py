@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from selfcfg.engine.store import Store
+from selfcfg.engine.data.store import Store
 from selfcfg.kernels.resample import new_shape
 
 from . import inputs

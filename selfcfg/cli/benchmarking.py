@@ -27,8 +27,8 @@ from selfcfg.cli.training import ReferenceOption, UnlabelledOption, reference_fo
 from selfcfg.errors import SelfcfgError, UsageError, counted, listed
 
 if TYPE_CHECKING:
-    from selfcfg.engine.label_efficiency import Benchmark
-    from selfcfg.engine.label_jobs import Finished
+    from selfcfg.engine.label_efficiency.benchmark import Benchmark
+    from selfcfg.engine.label_efficiency.jobs import Finished
 
 benchmark = typer.Typer(help="Compares training strategies.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -95,9 +95,9 @@ def label_efficiency(
     debug: DebugOption = False,
 ) -> None:
     """Trains each arm with few labels and tells what pretraining is worth; given again, it goes on where it stopped."""
-    from selfcfg.engine.label_efficiency import open_benchmark  # noqa: PLC0415
-    from selfcfg.engine.label_jobs import run_benchmark  # noqa: PLC0415
-    from selfcfg.engine.label_wanted import LabelEfficiency  # noqa: PLC0415
+    from selfcfg.engine.label_efficiency.benchmark import open_benchmark  # noqa: PLC0415
+    from selfcfg.engine.label_efficiency.jobs import run_benchmark  # noqa: PLC0415
+    from selfcfg.engine.label_efficiency.wanted import LabelEfficiency  # noqa: PLC0415
 
     wanted = LabelEfficiency(
         arms=arms_of(split_values(arms) or ["scratch", "masked"]),
@@ -140,7 +140,7 @@ def distillation(
     debug: DebugOption = False,
 ) -> None:
     """Puts a student beside its teachers and their ensemble: Dice, NSD, time, size, and whether it is no worse."""
-    from selfcfg.engine.side_by_side import Task, side_by_side  # noqa: PLC0415
+    from selfcfg.engine.distillation.side_by_side import Task, side_by_side  # noqa: PLC0415
     from selfcfg.report import distillation as page  # noqa: PLC0415
     from selfcfg.runs import RunRecord, fold_folders  # noqa: PLC0415
 

@@ -158,8 +158,8 @@ def check(
     debug: DebugOption = False,
 ) -> None:
     """Looks for everything in a dataset that would make training go wrong; exit code 1 where something does."""
-    from selfcfg.engine.check import check as find  # noqa: PLC0415
-    from selfcfg.engine.check import write_fixes  # noqa: PLC0415
+    from selfcfg.engine.checks.check import check as find  # noqa: PLC0415
+    from selfcfg.engine.checks.check import write_fixes  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     root = Workspace.at(workspace).dataset_folder(dataset)

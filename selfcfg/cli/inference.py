@@ -57,8 +57,8 @@ def predict(
     debug: DebugOption = False,
 ) -> None:
     """Predicts label maps in the geometry of the input; finished cases are kept, failed ones listed at the end."""
-    from selfcfg.engine.loading import load_model  # noqa: PLC0415
-    from selfcfg.engine.predict import PredictOptions, find_inputs, predict_cases  # noqa: PLC0415
+    from selfcfg.engine.prediction.loading import load_model  # noqa: PLC0415
+    from selfcfg.engine.prediction.predict import PredictOptions, find_inputs, predict_cases  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     folder, folds = _run_of(run, Workspace.at(workspace)), folds_of(fold, []) or None
@@ -109,8 +109,8 @@ def evaluate(
     debug: DebugOption = False,
 ) -> None:
     """Scores predictions against references: Dice, IoU, volume error, HD95, NSD per case; and image-level targets."""
-    from selfcfg.engine.evaluate import evaluate as score  # noqa: PLC0415
-    from selfcfg.engine.evaluate import with_image_targets  # noqa: PLC0415
+    from selfcfg.engine.scoring.evaluate import evaluate as score  # noqa: PLC0415
+    from selfcfg.engine.scoring.evaluate import with_image_targets  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     description = DatasetDescription.read(dataset_json)

@@ -9,7 +9,7 @@ import typer
 
 from selfcfg.cli.options import DebugOption, JsonOption, Speaker, WorkspaceOption
 from selfcfg.errors import DataError
-from selfcfg.recipe import Recipe, find_recipe, shipped_recipes
+from selfcfg.recipes.recipe import Recipe, find_recipe, shipped_recipes
 from selfcfg.records import Record
 from selfcfg.workspace import SET_WORKSPACE, Workspace
 
@@ -111,7 +111,7 @@ def report(
     debug: DebugOption = False,
 ) -> None:
     """Writes report.md with scores and pictures for every experiment that has scores."""
-    from selfcfg.engine.validation import scored_folds  # noqa: PLC0415
+    from selfcfg.engine.scoring.validation import scored_folds  # noqa: PLC0415
     from selfcfg.project import experiments_of  # noqa: PLC0415
     from selfcfg.report.report import report_experiment  # noqa: PLC0415
 

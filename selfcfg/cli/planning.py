@@ -141,7 +141,7 @@ def forecast(
 
 def warn(plan: Plan, facts: Fingerprint) -> list[dict[str, Any]]:
     """The cautions about a dataset that need a decision, said one a line on stderr."""
-    from selfcfg.engine.cautions import cautions  # noqa: PLC0415
+    from selfcfg.engine.checks.cautions import cautions  # noqa: PLC0415
 
     found = [caution for caution in cautions(plan, facts) if caution.severity == "warning"]
     for caution in found:
@@ -168,8 +168,8 @@ def plan_of(speaker: Speaker, project: Project, facts: Fingerprint, planner: str
 def offer_less(speaker: Speaker, plan: Plan, device: str | None) -> None:
     """Says how long the plan would take without an accelerator, and how to get one that does not, if that is long."""
     from selfcfg.engine.device import choose_device  # noqa: PLC0415
-    from selfcfg.engine.fitting import MOST_STEPS, NIGHT  # noqa: PLC0415
     from selfcfg.engine.footprint import rough_step_seconds  # noqa: PLC0415
+    from selfcfg.engine.forecasting.fitting import MOST_STEPS, NIGHT  # noqa: PLC0415
     from selfcfg.parallel import default_jobs  # noqa: PLC0415
 
     configuration = plan.configuration(plan.default_configuration)

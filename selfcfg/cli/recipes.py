@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from selfcfg.cli.options import Speaker, settings_of
 from selfcfg.errors import SelfcfgError, UsageError, counted, listed
-from selfcfg.expansion import Expanded
-from selfcfg.recipe import Recipe, find_recipe
-from selfcfg.stages import Stage
+from selfcfg.recipes.expansion import Expanded
+from selfcfg.recipes.recipe import Recipe, find_recipe
+from selfcfg.recipes.stages import Stage
 
 if TYPE_CHECKING:
     from selfcfg.engine.experiment import Experiment
-    from selfcfg.engine.recipe_jobs import Finished
-    from selfcfg.engine.recipes import OpenRecipe
+    from selfcfg.engine.recipes.jobs import Finished
+    from selfcfg.engine.recipes.opening import OpenRecipe
     from selfcfg.project import Project
 
 
@@ -26,7 +26,7 @@ def recipe_of(name: str, settings: list[str] | None, **decided: object) -> Recip
         UsageError: there is none, settings are wrong, or an option was given, too, that a recipe decides itself: what
             each stage trains and starts from.
     """
-    from selfcfg.engine.recipe_trainers import completed  # noqa: PLC0415
+    from selfcfg.engine.recipes.trainers import completed  # noqa: PLC0415
 
     if given := [option for option, value in decided.items() if value is not None]:
         option = f"--{given[0].replace('_', '-')}"
@@ -45,7 +45,7 @@ def train_recipe(
         SelfcfgError: jobs failed; each is named, those that did not depend on them are done.
     """
     from selfcfg.engine.experiment import open_experiment  # noqa: PLC0415
-    from selfcfg.engine.recipe_jobs import run_graph  # noqa: PLC0415
+    from selfcfg.engine.recipes.jobs import run_graph  # noqa: PLC0415
 
     graph, last = opened.graph, opened.recipe.expansion.stages[-1]
     finished = run_graph(project, graph, jobs=jobs, at_once=at_once, tell=speaker.say)
@@ -64,7 +64,7 @@ def train_recipe(
 
 def tell_all(speaker: Speaker, folder: Path, experiments: Sequence[Experiment], told: Mapping[str, Any]) -> None:
     """The scores of a recipe that ends with several experiments, and the report on each that has any."""
-    from selfcfg.engine.validation import cross_validated, scored_folds  # noqa: PLC0415
+    from selfcfg.engine.scoring.validation import cross_validated, scored_folds  # noqa: PLC0415
     from selfcfg.report.report import write_report  # noqa: PLC0415
 
     ends: list[dict[str, Any]] = []
@@ -80,8 +80,8 @@ def tell_all(speaker: Speaker, folder: Path, experiments: Sequence[Experiment], 
 
 def overview(recipe: Recipe) -> dict[str, Any]:
     """A recipe with its candidates, what each starts from, what is kept, and how much all of it is, as JSON."""
-    from selfcfg.engine.recipe_graph import total_steps  # noqa: PLC0415
-    from selfcfg.engine.recipe_trainers import completed, parts_handed_on, steps_of, trainer_of  # noqa: PLC0415
+    from selfcfg.engine.recipes.graph import total_steps  # noqa: PLC0415
+    from selfcfg.engine.recipes.trainers import completed, parts_handed_on, steps_of, trainer_of  # noqa: PLC0415
 
     used = completed(recipe)
     inherits = {one.key: parts for one, parts in parts_handed_on(used)}

@@ -43,9 +43,9 @@ from selfcfg.workspace import Workspace
 
 if TYPE_CHECKING:
     from selfcfg.engine.choice import TrainRequest
-    from selfcfg.engine.collection import Unlabelled
+    from selfcfg.engine.data.collection import Unlabelled
     from selfcfg.engine.experiment import Experiment
-    from selfcfg.engine.recipes import OpenRecipe
+    from selfcfg.engine.recipes.opening import OpenRecipe
     from selfcfg.project import Project
 
 InitOption = Annotated[
@@ -121,7 +121,7 @@ def train(
 ) -> None:
     """Trains folds of one configuration, then predicts and scores their validation cases."""
     from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
-    from selfcfg.engine.recipes import open_recipe  # noqa: PLC0415
+    from selfcfg.engine.recipes.opening import open_recipe  # noqa: PLC0415
 
     said = None
     if recipe is not None:
@@ -174,7 +174,7 @@ def plan_and_train(
     from selfcfg.engine import pipeline  # noqa: PLC0415
     from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
     from selfcfg.engine.experiment import stages  # noqa: PLC0415
-    from selfcfg.engine.recipes import open_recipe  # noqa: PLC0415
+    from selfcfg.engine.recipes.opening import open_recipe  # noqa: PLC0415
 
     speaker, budget, project = Speaker(as_json), _Budget.of(time_budget), open_project(dataset, workspace)
     recipe_said = None if recipe is None else recipe_of(recipe, settings, trainer=trainer, time_budget=time_budget)
@@ -231,7 +231,7 @@ def _tell(
     speaker: Speaker, project: Project, experiment: Experiment, told: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
     """The scores of all finished folds, and the report on them; `told` goes into the JSON object, and before it."""
-    from selfcfg.engine.validation import cross_validated, scored_folds  # noqa: PLC0415
+    from selfcfg.engine.scoring.validation import cross_validated, scored_folds  # noqa: PLC0415
     from selfcfg.report.report import write_report  # noqa: PLC0415
 
     if not experiment.trainer_type.segments(experiment.settings):
@@ -282,7 +282,7 @@ class _Budget:
 
     def applied(self, experiment: Experiment, n_later: int) -> Experiment:
         """The experiment with as many epochs as its share of the time left allows, `n_later` folds to come after it."""
-        from selfcfg.engine.time_budget import within  # noqa: PLC0415
+        from selfcfg.engine.forecasting.time_budget import within  # noqa: PLC0415
 
         if self.seconds is None:
             return experiment
@@ -320,7 +320,7 @@ def reference_folder(given: str | None, workspace: Path | None) -> Path | None:
 
 def unlabelled_sets(given: list[str] | None, workspace: Path | None) -> tuple[Unlabelled, ...]:
     """The sets of images that options name: DATASET, FOLDER, or either of them after a group's name and "="."""
-    from selfcfg.engine.collection import Unlabelled  # noqa: PLC0415
+    from selfcfg.engine.data.collection import Unlabelled  # noqa: PLC0415
 
     found = []
     for text in split_values(given):

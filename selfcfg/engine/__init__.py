@@ -1,1 +1,1 @@
-"""From measuring to scores: each step of the road is one module."""
+"""From measuring to scores: each package is one step of the road."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from selfcfg import registry
-from selfcfg.engine.collection import Unlabelled
+from selfcfg.engine.data.collection import Unlabelled
 from selfcfg.engine.trainer import Settings, Trainer
 from selfcfg.errors import DataError, UsageError
 from selfcfg.plan import Configuration, Plan

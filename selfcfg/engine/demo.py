@@ -8,12 +8,12 @@ from pathlib import Path
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.engine import pipeline
 from selfcfg.engine.choice import TrainRequest
-from selfcfg.engine.evaluate import evaluate
 from selfcfg.engine.experiment import open_experiment
 from selfcfg.engine.folds import train_fold
-from selfcfg.engine.loading import load_model
-from selfcfg.engine.predict import PredictOptions, find_inputs, predict_cases
-from selfcfg.engine.validation import cross_validated
+from selfcfg.engine.prediction.loading import load_model
+from selfcfg.engine.prediction.predict import PredictOptions, find_inputs, predict_cases
+from selfcfg.engine.scoring.evaluate import evaluate
+from selfcfg.engine.scoring.validation import cross_validated
 from selfcfg.errors import SelfcfgError, counted
 from selfcfg.parallel import default_jobs
 from selfcfg.project import Project

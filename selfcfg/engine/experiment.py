@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from selfcfg.engine import pipeline
-from selfcfg.engine.batches import Batches
-from selfcfg.engine.cascade import PreviousStage, bring_to_grid, first_stage
 from selfcfg.engine.checkpoint import weights_of
 from selfcfg.engine.choice import Choice, TrainRequest, choose, refuse_without_reference
-from selfcfg.engine.collection import Collection, gather, gather_reference
+from selfcfg.engine.data.batches import Batches
+from selfcfg.engine.data.collection import Collection, gather, gather_reference
+from selfcfg.engine.data.store import Store
 from selfcfg.engine.device import choose_device, machine_facts, package_versions
-from selfcfg.engine.forecast import Forecast, Job, forecast, refuse_too_large
-from selfcfg.engine.lessons import Lessons, Pupil, take_lessons
-from selfcfg.engine.soft_targets import Classroom
-from selfcfg.engine.store import Store
+from selfcfg.engine.distillation.lessons import Lessons, Pupil, take_lessons
+from selfcfg.engine.distillation.soft_targets import Classroom
+from selfcfg.engine.forecasting.forecast import Forecast, Job, forecast, refuse_too_large
+from selfcfg.engine.prediction.cascade import PreviousStage, bring_to_grid, first_stage
 from selfcfg.engine.supply import Supply, values_for
 from selfcfg.engine.trainer import Datasets, Settings, Trainer
 from selfcfg.errors import UsageError, listed
@@ -159,7 +159,7 @@ class Experiment:
 
         Raises:
             UsageError: there are no teachers, or one does not suit the student.
-            SelfcfgError: see `selfcfg.engine.soft_targets.predict_soft_targets`.
+            SelfcfgError: see `selfcfg.engine.distillation.soft_targets.predict_soft_targets`.
         """
         return replace(
             self, lessons={fold: take_lessons(self.request.teachers, self._pupil(fold)) for fold in self.folds}

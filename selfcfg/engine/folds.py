@@ -8,10 +8,10 @@ from pathlib import Path
 
 from selfcfg.engine.checkpoint import weights_of
 from selfcfg.engine.device import choose_device
-from selfcfg.engine.evaluate import Evaluation
 from selfcfg.engine.experiment import Experiment
-from selfcfg.engine.loop import fit
-from selfcfg.engine.validation import predict_validation, score_validation
+from selfcfg.engine.scoring.evaluate import Evaluation
+from selfcfg.engine.scoring.validation import predict_validation, score_validation
+from selfcfg.engine.training.loop import fit
 from selfcfg.errors import listed
 from selfcfg.progress import say
 from selfcfg.runs import RunFolder, RunRecord

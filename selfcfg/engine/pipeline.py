@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from selfcfg.engine.check import Finding, check
+from selfcfg.engine.checks.check import Finding, check
+from selfcfg.engine.data.preprocess import preprocess
+from selfcfg.engine.data.store import Store
 from selfcfg.engine.footprint import refuse_full_disk, resampled_shapes
 from selfcfg.engine.measure import measure
 from selfcfg.engine.planner import ANY, Target, load_planner
-from selfcfg.engine.preprocess import preprocess
-from selfcfg.engine.store import Store
 from selfcfg.errors import DataError, counted
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import Vector
@@ -86,7 +86,7 @@ def make_plan(
 def _fitted(decide: Callable[[float | None], Plan], facts: Fingerprint, target: Target) -> Plan:
     if target.seconds is None and not target.fill:
         return decide(target.memory_gb)
-    from selfcfg.engine.fitted_plan import plan_for_memory, plan_for_time  # noqa: PLC0415 - trains a few steps
+    from selfcfg.engine.forecasting.fitted_plan import plan_for_memory, plan_for_time  # noqa: PLC0415 - trains a few steps
 
     if target.seconds is not None:
         return plan_for_time(decide, facts, target.seconds, target)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from selfcfg.engine.augment import REFERENCE, Augmentation
+from selfcfg.engine.augmentation.transforms import REFERENCE, Augmentation
 from selfcfg.records import Names, Record
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.collection import Collection
-from selfcfg.engine.lessons import Lessons
-from selfcfg.engine.source import Domain, Source
+from selfcfg.engine.data.collection import Collection
+from selfcfg.engine.data.source import Domain, Source
+from selfcfg.engine.distillation.lessons import Lessons
 from selfcfg.engine.trainer import Need
 from selfcfg.errors import UsageError
 from selfcfg.image_targets import Values, encoded

@@ -10,7 +10,7 @@ from typing import ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from selfcfg.engine.augment import Augmentation
+from selfcfg.engine.augmentation.transforms import Augmentation
 from selfcfg.engine.device import Precision, training_precision
 from selfcfg.engine.settings import Settings
 from selfcfg.errors import SelfcfgError

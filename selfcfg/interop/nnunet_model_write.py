@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from selfcfg.dataset import DatasetDescription
-from selfcfg.engine.journal import read_log
-from selfcfg.engine.loading import Weights, load_model
-from selfcfg.engine.model import Model
+from selfcfg.engine.prediction.loading import Weights, load_model
+from selfcfg.engine.prediction.model import Model
+from selfcfg.engine.training.journal import read_log
 from selfcfg.errors import DataError
 from selfcfg.files import new_folder, write_json
 from selfcfg.interop.exchanged import Exchanged, beside, refuse_existing

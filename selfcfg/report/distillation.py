@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from selfcfg.engine.evaluate import case_dice
-from selfcfg.engine.side_by_side import ENSEMBLE, STUDENT, System
+from selfcfg.engine.distillation.side_by_side import ENSEMBLE, STUDENT, System
+from selfcfg.engine.scoring.evaluate import case_dice
 from selfcfg.errors import counted
 from selfcfg.files import write_json, write_text
 from selfcfg.kernels.statistics import FEWEST, NonInferiority, non_inferiority, subject_means
@@ -39,7 +39,7 @@ def compared(systems: Sequence[System], subjects: Mapping[str, str], margin: flo
     """The student against the best teacher and against the ensemble, by the Dice of the same subjects.
 
     Args:
-        systems: see `selfcfg.engine.side_by_side.side_by_side`.
+        systems: see `selfcfg.engine.distillation.side_by_side.side_by_side`.
         subjects: of each case.
         margin: Dice by which the student may be worse.
     """

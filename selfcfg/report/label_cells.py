@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from selfcfg.engine.label_results import LabelResult
+from selfcfg.engine.label_efficiency.results import LabelResult
 from selfcfg.engine.randomness import generator
 from selfcfg.errors import counted, listed
 from selfcfg.kernels.statistics import FEWEST, Estimate, Paired, estimate, holm, paired, subject_means

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfcfg.engine.label_results import LabelResult, Protocol
+from selfcfg.engine.label_efficiency.results import LabelResult, Protocol
 from selfcfg.files import replacing, write_text
 from selfcfg.kernels.statistics import Interval
 from selfcfg.report.label_cells import Cell, baseline_of, cells_of, conclusions, rates_at_an_end

@@ -9,9 +9,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from selfcfg.engine.cautions import cautions
-from selfcfg.engine.findings import Caution
-from selfcfg.engine.outliers import unit_of_volume, volumes
+from selfcfg.engine.checks.cautions import cautions
+from selfcfg.engine.checks.findings import Caution
+from selfcfg.engine.checks.outliers import unit_of_volume, volumes
 from selfcfg.engine.planner import Alternative
 from selfcfg.errors import counted, listed
 from selfcfg.fingerprint import CaseFingerprint, Fingerprint

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selfcfg.engine.cautions import target_by_axis
+from selfcfg.engine.checks.cautions import target_by_axis
+from selfcfg.engine.checks.outliers import unit_of_volume, volumes
 from selfcfg.engine.intensities import QUANTILES
-from selfcfg.engine.outliers import unit_of_volume, volumes
 from selfcfg.files import replacing
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.plan import Plan

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.augment import REFERENCE
-from selfcfg.engine.evaluate import Evaluation
-from selfcfg.engine.validation import cross_validated, scored_folds
+from selfcfg.engine.augmentation.transforms import REFERENCE
+from selfcfg.engine.scoring.evaluate import Evaluation
+from selfcfg.engine.scoring.validation import cross_validated, scored_folds
 from selfcfg.errors import listed
 from selfcfg.files import write_text
 from selfcfg.plan import Configuration, Plan, Reason

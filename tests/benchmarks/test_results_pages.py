@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfcfg.engine.label_results import Arm, LabelResult, Protocol, add_result
+from selfcfg.engine.label_efficiency.results import Arm, LabelResult, Protocol, add_result
 
 ROOT = Path(__file__).parents[2]
 

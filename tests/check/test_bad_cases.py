@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.check import Finding, check
+from selfcfg.engine.checks.check import Finding, check
 from selfcfg.errors import DataError
 from selfcfg.geometry import Geometry
 from selfcfg.io import read_case, read_image, write_image, write_label
@@ -299,7 +299,7 @@ def test_several_processes_find_the_same(root: Path, monkeypatch: pytest.MonkeyP
     cut(image)(root)
     rewrite_label(lambda found: found * 100)(root)
     alone = check(root, 1)
-    monkeypatch.setattr("selfcfg.engine.check._SMALL", 0)
+    monkeypatch.setattr("selfcfg.engine.checks.check._SMALL", 0)
     assert check(root, 2) == alone
     assert len(alone) == 2
 

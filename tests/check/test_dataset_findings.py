@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.check import Finding, check, write_fixes
+from selfcfg.engine.checks.check import Finding, check, write_fixes
 from selfcfg.errors import DataError
 from selfcfg.fixes import Fixes
 from selfcfg.geometry import Geometry

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from selfcfg.cli import main
-from selfcfg.kept import Kept
 from selfcfg.project import experiments_of
+from selfcfg.recipes.kept import Kept
 from selfcfg.runs import RunRecord, experiment_folder
 from selfcfg.workspace import Workspace
 

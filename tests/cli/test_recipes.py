@@ -14,11 +14,11 @@ from selfcfg.cli import main
 from selfcfg.engine.checkpoint import read_weights
 from selfcfg.engine.choice import TrainRequest
 from selfcfg.engine.experiment import open_experiment
-from selfcfg.engine.loading import load_model
-from selfcfg.engine.recipes import OpenRecipe, open_recipe
+from selfcfg.engine.prediction.loading import load_model
+from selfcfg.engine.recipes.opening import OpenRecipe, open_recipe
 from selfcfg.errors import UsageError
 from selfcfg.project import Project, experiments_of
-from selfcfg.recipe import Recipe
+from selfcfg.recipes.recipe import Recipe
 from selfcfg.runs import RunRecord, experiment_folder
 from selfcfg.workspace import Workspace
 

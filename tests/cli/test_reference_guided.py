@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from selfcfg.convert.synthetic import make_synthetic
-from selfcfg.engine import pipeline, recipe_jobs
+from selfcfg.engine import pipeline
 from selfcfg.engine.choice import TrainRequest
 from selfcfg.engine.experiment import open_experiment
-from selfcfg.engine.recipes import OpenRecipe, open_recipe
+from selfcfg.engine.recipes import jobs as recipe_jobs
+from selfcfg.engine.recipes.opening import OpenRecipe, open_recipe
 from selfcfg.errors import UsageError
 from selfcfg.project import Project
-from selfcfg.recipe import Recipe
+from selfcfg.recipes.recipe import Recipe
 from selfcfg.runs import RunRecord
 from selfcfg.workspace import Workspace
 from tests.conftest import slim

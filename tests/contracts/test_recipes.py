@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from selfcfg.engine.recipe_trainers import completed, parts_handed_on, trainer_of
+from selfcfg.engine.recipes.trainers import completed, parts_handed_on, trainer_of
 from selfcfg.errors import UsageError
-from selfcfg.recipe import Recipe, shipped_recipes
-from selfcfg.stages import Images
+from selfcfg.recipes.recipe import Recipe, shipped_recipes
+from selfcfg.recipes.stages import Images
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

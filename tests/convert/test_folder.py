@@ -16,7 +16,7 @@ from PIL import Image
 
 from selfcfg.convert.folder import FolderRequest, convert_folder
 from selfcfg.dataset import Dataset
-from selfcfg.engine.check import check
+from selfcfg.engine.checks.check import check
 from selfcfg.errors import DataError, SelfcfgError, UsageError
 from selfcfg.geometry import Geometry
 from selfcfg.io import read_case, read_image, read_label, write_image, write_label

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from selfcfg.convert.msd import convert_msd
-from selfcfg.engine.check import check
+from selfcfg.engine.checks.check import check
 from selfcfg.errors import DataError, SelfcfgError, UsageError
 from selfcfg.io import read_case, read_image
 

@@ -13,7 +13,7 @@ from selfcfg.cli import main
 from selfcfg.convert.code_table import image_name, read_codes
 from selfcfg.convert.rle_csv import RleRequest, convert_rle_csv
 from selfcfg.dataset import Dataset
-from selfcfg.engine.check import check
+from selfcfg.engine.checks.check import check
 from selfcfg.errors import DataError, SelfcfgError, UsageError
 from selfcfg.io import read_case
 from tests.radiographs import draw_mask, draw_picture, encode_absolute, encode_relative, uid, write_dicom, write_siim

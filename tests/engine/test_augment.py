@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfcfg.engine.augment import UNCHANGED, Augmentation, AugmentDraw, PatchSpace, View, apply, draw
-from selfcfg.engine.augment_batchgenerators import apply_with_batchgenerators
+from selfcfg.engine.augmentation.transforms import UNCHANGED, Augmentation, AugmentDraw, PatchSpace, View, apply, draw
+from selfcfg.engine.augmentation.with_batchgenerators import apply_with_batchgenerators
 from selfcfg.engine.randomness import generator, noise_field
 
 VOLUME = PatchSpace((16, 20, 12), (False, True), (0, 1, 2))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selfcfg.engine.augment import REFERENCE, Augmentation
-from selfcfg.engine.augment_previous import Change, Faults, Removal, draw_faults, spoil
+from selfcfg.engine.augmentation.previous_stage import Change, Faults, Removal, draw_faults, spoil
+from selfcfg.engine.augmentation.transforms import REFERENCE, Augmentation
 from selfcfg.engine.randomness import generator
 
 ALWAYS = Augmentation(previous_change_p=1, previous_change_p_class=1, previous_removal_p=1, previous_removal_p_class=1)

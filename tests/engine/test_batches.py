@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from selfcfg.engine.batches import Batches
-from selfcfg.engine.sampling import ANNOTATED
-from selfcfg.engine.source import Domain, Source
-from selfcfg.engine.store import CaseInfo, Prepared, Store
+from selfcfg.engine.data.batches import Batches
+from selfcfg.engine.data.sampling import ANNOTATED
+from selfcfg.engine.data.source import Domain, Source
+from selfcfg.engine.data.store import CaseInfo, Prepared, Store
 from selfcfg.engine.trainer import Batch, Need, Settings
 from selfcfg.errors import DataError, SelfcfgError, UsageError, WorkerDied
 from selfcfg.fingerprint import ChannelStatistics

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from selfcfg.dataset import DatasetDescription
-from selfcfg.engine.cautions import cautions
-from selfcfg.engine.findings import Caution
+from selfcfg.engine.checks.cautions import cautions
+from selfcfg.engine.checks.findings import Caution
 from selfcfg.fingerprint import CaseFingerprint, ChannelStatistics, Fingerprint
 from selfcfg.geometry import FLAT_SPACING
 from selfcfg.planners.standard import plan

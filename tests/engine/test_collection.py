@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.collection import Collection, Unlabelled, gather
-from selfcfg.engine.store import Store
+from selfcfg.engine.data.collection import Collection, Unlabelled, gather
+from selfcfg.engine.data.store import Store
 from selfcfg.errors import DataError, SelfcfgError, UsageError
 from selfcfg.geometry import FLAT_SPACING, Geometry
 from selfcfg.io import hash_images, write_image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from selfcfg.engine.curves import _plot_scores
+from selfcfg.engine.training.curves import _plot_scores
 
 
 def drawn(validation: dict[str, float]) -> dict[str, list[str]]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from skimage.transform import resize
 
-from selfcfg.engine.export import export
-from selfcfg.engine.store import CaseInfo
+from selfcfg.engine.data.store import CaseInfo
+from selfcfg.engine.prediction.export import export
 from selfcfg.errors import SelfcfgError
 from selfcfg.geometry import Geometry
 from selfcfg.labels import LabelSchema

@@ -7,7 +7,16 @@ from collections.abc import Callable
 
 import pytest
 
-from selfcfg.engine.fitting import CLOSE, GOOD_ENOUGH, MOST_STEPS, MOST_TRIES, NIGHT, explained, search, steps_in
+from selfcfg.engine.forecasting.fitting import (
+    CLOSE,
+    GOOD_ENOUGH,
+    MOST_STEPS,
+    MOST_TRIES,
+    NIGHT,
+    explained,
+    search,
+    steps_in,
+)
 from selfcfg.errors import UsageError
 from selfcfg.plan import Plan
 from selfcfg.testing import small_plan

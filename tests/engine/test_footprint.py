@@ -11,6 +11,7 @@ import torch
 
 from selfcfg.cli import main
 from selfcfg.dataset import Dataset
+from selfcfg.engine.data.store import Store
 from selfcfg.engine.footprint import (
     n_passes,
     prediction_bytes,
@@ -19,9 +20,8 @@ from selfcfg.engine.footprint import (
     store_bytes,
     training_bytes,
 )
-from selfcfg.engine.forecast import refuse_too_large
-from selfcfg.engine.sliding import Window, slide
-from selfcfg.engine.store import Store
+from selfcfg.engine.forecasting.forecast import refuse_too_large
+from selfcfg.engine.prediction.sliding import Window, slide
 from selfcfg.errors import SelfcfgError
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.plan import Plan

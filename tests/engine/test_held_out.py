@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfcfg.dataset import Case
-from selfcfg.engine.collection import _split
+from selfcfg.engine.data.collection import _split
 
 
 def cases(n_subjects: int) -> list[Case]:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from selfcfg.engine.image_level import Teller, told_of
-from selfcfg.engine.image_scores import combined_image_scores, image_score_lines, score_image_targets
-from selfcfg.engine.image_table import TABLE, read_image_table, write_image_table
-from selfcfg.engine.ledger import Ledger, LedgerEntry
-from selfcfg.engine.model import Model
-from selfcfg.engine.sliding import Window
+from selfcfg.engine.prediction.image_level import Teller, told_of
+from selfcfg.engine.prediction.image_table import TABLE, read_image_table, write_image_table
+from selfcfg.engine.prediction.ledger import Ledger, LedgerEntry
+from selfcfg.engine.prediction.model import Model
+from selfcfg.engine.prediction.sliding import Window
+from selfcfg.engine.scoring.image_scores import combined_image_scores, image_score_lines, score_image_targets
 from selfcfg.errors import DataError
 from selfcfg.geometry import Geometry
 from selfcfg.image_targets import GivenTarget, ImageLevel

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selfcfg.engine.inputs import doubts, find_inputs, label_ending, refuse_unfit
-from selfcfg.engine.store import CaseInfo
+from selfcfg.engine.data.inputs import doubts, find_inputs, label_ending, refuse_unfit
+from selfcfg.engine.data.store import CaseInfo
 from selfcfg.errors import DataError, UsageError
 from selfcfg.fingerprint import ChannelStatistics, Fingerprint
 from selfcfg.geometry import FLAT_SPACING, Geometry

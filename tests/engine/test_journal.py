@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from selfcfg.engine.journal import Epoch, Journal, read_log, without_curves
+from selfcfg.engine.training.journal import Epoch, Journal, read_log, without_curves
 from selfcfg.runs import RunFolder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from selfcfg.engine.label_results import Arm, LabelResult, Protocol, add_result, read_results
+from selfcfg.engine.label_efficiency.results import Arm, LabelResult, Protocol, add_result, read_results
 from selfcfg.errors import DataError, UsageError
 from selfcfg.files import hash_json
 

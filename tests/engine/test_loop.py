@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from selfcfg.engine.checkpoint import load_state, read_weights, save_state
-from selfcfg.engine.journal import read_log
-from selfcfg.engine.loop import FitResult, fit
 from selfcfg.engine.trainer import Batch
+from selfcfg.engine.training.journal import read_log
+from selfcfg.engine.training.loop import FitResult, fit
 from selfcfg.errors import SelfcfgError, Stopped, TrainingDiverged, UsageError
 from selfcfg.runs import RunFolder, RunRecord
 from selfcfg.testing import CPU, MemoryBatches, small_plan, small_record
@@ -432,7 +432,7 @@ def test_asked_to_stop_after_the_last_epoch_it_stops(tmp_path: Path, monkeypatch
             monkeypatch.undo()
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("selfcfg.engine.loop.save_state", keep_and_stop)
+    monkeypatch.setattr("selfcfg.engine.training.loop.save_state", keep_and_stop)
     with pytest.raises(Stopped):
         trained(tmp_path)
     assert trained(tmp_path, resume=True).epochs == SETTINGS["epochs"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from selfcfg.engine.optimisation import Optimisation, learning_rate, seed_globals
 from selfcfg.engine.trainer import Settings
+from selfcfg.engine.training.optimisation import Optimisation, learning_rate, seed_globals
 
 
 def test_the_learning_rate_falls_from_epoch_to_epoch() -> None:

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from selfcfg.engine.checkpoint import save_weights
-from selfcfg.engine.loading import load_model
-from selfcfg.engine.model import Model
-from selfcfg.engine.predict import Outcome, PredictOptions, find_inputs, predict_cases
-from selfcfg.engine.preprocess import prepare
+from selfcfg.engine.data.preprocess import prepare
+from selfcfg.engine.prediction.loading import load_model
+from selfcfg.engine.prediction.model import Model
+from selfcfg.engine.prediction.predict import Outcome, PredictOptions, find_inputs, predict_cases
 from selfcfg.errors import DataError, SelfcfgError, UsageError
 from selfcfg.files import read_json, write_json
 from selfcfg.fingerprint import ChannelStatistics

@@ -16,9 +16,9 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from selfcfg.dataset import Dataset
+from selfcfg.engine.data.preprocess import _useful_jobs, prepare, preprocess
+from selfcfg.engine.data.store import Store
 from selfcfg.engine.footprint import PROCESS_BYTES, SECONDS_PER_BYTE, SECONDS_PER_CASE, SECONDS_TO_START
-from selfcfg.engine.preprocess import _useful_jobs, prepare, preprocess
-from selfcfg.engine.store import Store
 from selfcfg.errors import DataError, SelfcfgError, UsageError
 from selfcfg.fingerprint import ChannelStatistics
 from selfcfg.geometry import FLAT_SPACING, Geometry
@@ -282,7 +282,7 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _always_as_many_jobs_as_asked_for(monkeypatch):
-    monkeypatch.setattr("selfcfg.engine.preprocess.SECONDS_TO_START", 1e-9)
+    monkeypatch.setattr("selfcfg.engine.data.preprocess.SECONDS_TO_START", 1e-9)
 
 
 def run(root, folder, jobs=1, plan=None):
@@ -394,14 +394,14 @@ def test_bad_cases_are_listed_together_and_the_others_are_done(root, folder, job
 
 
 def test_few_small_cases_are_not_worth_a_process(root, folder, monkeypatch):
-    monkeypatch.setattr("selfcfg.engine.preprocess.SECONDS_TO_START", SECONDS_TO_START)
+    monkeypatch.setattr("selfcfg.engine.data.preprocess.SECONDS_TO_START", SECONDS_TO_START)
     monkeypatch.setattr("multiprocessing.get_context", None)
     assert len(run(root, folder, jobs=8).cases()) == 4
 
 
 @pytest.mark.parametrize(("starts", "jobs"), [(0.5, 1), (1.9, 1), (2.1, 2), (5.1, 5)])
 def test_processes_are_started_where_that_is_faster_than_doing_without(monkeypatch, starts, jobs):
-    monkeypatch.setattr("selfcfg.engine.preprocess.SECONDS_TO_START", SECONDS_TO_START)
+    monkeypatch.setattr("selfcfg.engine.data.preprocess.SECONDS_TO_START", SECONDS_TO_START)
     seconds = (starts * SECONDS_TO_START - SECONDS_PER_CASE) / SECONDS_PER_BYTE
     assert _useful_jobs([SimpleNamespace(memory=PROCESS_BYTES + seconds)]) == jobs
     alone, several = starts * SECONDS_TO_START, SECONDS_TO_START * (1 + starts / max(2, jobs))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from selfcfg.engine.choice import TrainRequest
-from selfcfg.engine.recipe_graph import Graph, Job, Piece, build_graph
-from selfcfg.recipe import Recipe
+from selfcfg.engine.recipes.graph import Graph, Job, Piece, build_graph
+from selfcfg.recipes.recipe import Recipe
 
 FOLDER = Path("/results/mine")
 

@@ -12,10 +12,10 @@ import torch
 
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.dataset import Dataset
-from selfcfg.engine.batches import Batches
-from selfcfg.engine.collection import Reference, gather_reference
-from selfcfg.engine.source import Source
-from selfcfg.engine.store import Store
+from selfcfg.engine.data.batches import Batches
+from selfcfg.engine.data.collection import Reference, gather_reference
+from selfcfg.engine.data.source import Source
+from selfcfg.engine.data.store import Store
 from selfcfg.engine.trainer import Need, Settings
 from selfcfg.errors import DataError, UsageError
 from selfcfg.io import hash_images, read_label, write_label

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfcfg.engine.rehearsal import MIN_EPOCHS, Pace, rehearse, settings_within
 from selfcfg.engine.trainer import Settings
+from selfcfg.engine.training.rehearsal import MIN_EPOCHS, Pace, rehearse, settings_within
 from selfcfg.errors import UsageError
 from selfcfg.testing import MemoryBatches, small_plan, small_record
 from selfcfg.trainers.supervised import Supervised, SupervisedSettings

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from selfcfg.engine.randomness import generator
-from selfcfg.engine.sampling import (
+from selfcfg.engine.data.sampling import (
     ANNOTATED,
     OUTSIDE_IMAGE,
     OUTSIDE_LABEL,
@@ -24,6 +23,7 @@ from selfcfg.engine.sampling import (
     is_foreground,
     read_box,
 )
+from selfcfg.engine.randomness import generator
 from selfcfg.engine.trainer import Need
 
 

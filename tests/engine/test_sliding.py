@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from selfcfg.engine.sliding import Window, slide
+from selfcfg.engine.prediction.sliding import Window, slide
 
 CPU = torch.device("cpu")
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from selfcfg import registry
 from selfcfg.engine.checkpoint import load_state, read_weights
-from selfcfg.engine.loop import FitResult, Training, fit
-from selfcfg.engine.opening import open_run
 from selfcfg.engine.trainer import Trainer
+from selfcfg.engine.training.loop import FitResult, Training, fit
+from selfcfg.engine.training.opening import open_run
 from selfcfg.runs import RunFolder, RunRecord
 from selfcfg.testing import CPU, DATASETS, BatchBroken, MemoryBatches, small_plan, small_record
 from selfcfg.trainers.contrastive import Contrastive

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfcfg.engine.store import CaseInfo, FileState, Prepared, Store, StoredCase
+from selfcfg.engine.data.store import CaseInfo, FileState, Prepared, Store, StoredCase
 from selfcfg.errors import DataError, SelfcfgError
 from selfcfg.geometry import Geometry
 

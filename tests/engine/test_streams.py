@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfcfg.engine.augment import Augmentation
-from selfcfg.engine.batches import Batches
-from selfcfg.engine.collection import Collection
-from selfcfg.engine.source import Domain, Source
-from selfcfg.engine.store import CaseInfo, Prepared, Store
+from selfcfg.engine.augmentation.transforms import Augmentation
+from selfcfg.engine.data.batches import Batches
+from selfcfg.engine.data.collection import Collection
+from selfcfg.engine.data.source import Domain, Source
+from selfcfg.engine.data.store import CaseInfo, Prepared, Store
 from selfcfg.engine.supply import Supply
 from selfcfg.engine.trainer import Batch, Need, Settings
 from selfcfg.errors import UsageError

@@ -13,7 +13,7 @@ from torch import nn
 from selfcfg.cli import main
 from selfcfg.dataset import DatasetDescription
 from selfcfg.engine.checkpoint import save_weights
-from selfcfg.engine.loading import load_model
+from selfcfg.engine.prediction.loading import load_model
 from selfcfg.errors import DataError, UsageError
 from selfcfg.files import hash_file
 from selfcfg.interop.nnunet_model_read import import_model

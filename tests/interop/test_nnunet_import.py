@@ -14,7 +14,7 @@ import torch
 
 from selfcfg.cli import main
 from selfcfg.engine.checkpoint import take_over
-from selfcfg.engine.loading import load_model
+from selfcfg.engine.prediction.loading import load_model
 from selfcfg.errors import DataError, UsageError
 from selfcfg.interop.nnunet_model_read import import_model
 from selfcfg.labels import LabelSchema

@@ -11,11 +11,11 @@ import pytest
 
 from selfcfg.cli import main
 from selfcfg.dataset import Case, Dataset
-from selfcfg.engine.cascade import on_grid, with_previous
-from selfcfg.engine.inputs import find_inputs
-from selfcfg.engine.loading import load_model
-from selfcfg.engine.store import Store
-from selfcfg.engine.stored_array import StoredArray
+from selfcfg.engine.data.inputs import find_inputs
+from selfcfg.engine.data.store import Store
+from selfcfg.engine.data.stored_array import StoredArray
+from selfcfg.engine.prediction.cascade import on_grid, with_previous
+from selfcfg.engine.prediction.loading import load_model
 from selfcfg.errors import DataError
 from selfcfg.io import read_case, read_label
 from selfcfg.plan import Plan

@@ -14,10 +14,10 @@ from selfcfg.cli import main
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.dataset import Dataset
 from selfcfg.engine.checkpoint import read_weights
-from selfcfg.engine.loading import load_model
-from selfcfg.engine.soft_targets import STEPS, on_grid_of
-from selfcfg.engine.store import CaseInfo, Prepared, Store
-from selfcfg.engine.stored_array import StoredArray
+from selfcfg.engine.data.store import CaseInfo, Prepared, Store
+from selfcfg.engine.data.stored_array import StoredArray
+from selfcfg.engine.distillation.soft_targets import STEPS, on_grid_of
+from selfcfg.engine.prediction.loading import load_model
 from selfcfg.files import hash_json
 from selfcfg.geometry import Geometry
 from selfcfg.plan import Plan

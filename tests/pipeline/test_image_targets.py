@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from selfcfg.cli import main
-from selfcfg.engine.image_table import TABLE
-from selfcfg.engine.loading import load_model
-from selfcfg.engine.model import Model
-from selfcfg.engine.predict import PredictOptions, find_inputs, predict_cases
+from selfcfg.engine.prediction.image_table import TABLE
+from selfcfg.engine.prediction.loading import load_model
+from selfcfg.engine.prediction.model import Model
+from selfcfg.engine.prediction.predict import PredictOptions, find_inputs, predict_cases
 from selfcfg.errors import DataError
 from selfcfg.files import read_json
 from selfcfg.plan import Plan

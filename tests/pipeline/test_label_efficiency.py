@@ -16,13 +16,14 @@ import pytest
 from selfcfg.cli import main
 from selfcfg.cli.benchmarking import arms_of
 from selfcfg.convert.synthetic import make_synthetic
-from selfcfg.engine import label_jobs, pipeline
+from selfcfg.engine import pipeline
+from selfcfg.engine.data.source import Source
 from selfcfg.engine.experiment import Experiment
-from selfcfg.engine.label_efficiency import FOLD, Benchmark, open_benchmark
-from selfcfg.engine.label_jobs import run_benchmark
-from selfcfg.engine.label_results import LabelResult
-from selfcfg.engine.label_wanted import LabelEfficiency
-from selfcfg.engine.source import Source
+from selfcfg.engine.label_efficiency import jobs as label_jobs
+from selfcfg.engine.label_efficiency.benchmark import FOLD, Benchmark, open_benchmark
+from selfcfg.engine.label_efficiency.jobs import run_benchmark
+from selfcfg.engine.label_efficiency.results import LabelResult
+from selfcfg.engine.label_efficiency.wanted import LabelEfficiency
 from selfcfg.errors import Stopped, UsageError
 from selfcfg.project import Project
 from selfcfg.runs import RunRecord

@@ -19,7 +19,7 @@ from torch import Tensor
 from selfcfg.cli import main
 from selfcfg.dataset import Dataset
 from selfcfg.engine.checkpoint import load_state
-from selfcfg.engine.journal import read_log
+from selfcfg.engine.training.journal import read_log
 from selfcfg.runs import RunFolder
 from tests.conftest import slim
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfcfg.engine.label_results import Arm, LabelResult, Protocol
+from selfcfg.engine.label_efficiency.results import Arm, LabelResult, Protocol
 from selfcfg.report.label_cells import Cell, cells_of, conclusions, rates_at_an_end
 from selfcfg.report.label_efficiency import write_label_report
 

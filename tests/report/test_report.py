@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.evaluate import CaseScores, Evaluation, evaluate
-from selfcfg.engine.scores import ClassScores
-from selfcfg.engine.validation import cross_validated
+from selfcfg.engine.scoring.evaluate import CaseScores, Evaluation, evaluate
+from selfcfg.engine.scoring.scores import ClassScores
+from selfcfg.engine.scoring.validation import cross_validated
 from selfcfg.errors import DataError
 from selfcfg.fingerprint import ChannelStatistics
 from selfcfg.io import read_label, write_label

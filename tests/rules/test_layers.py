@@ -17,20 +17,14 @@ LAYERS = {
     0: "selfcfg selfcfg.errors selfcfg.files selfcfg.records selfcfg.registry selfcfg.geometry selfcfg.progress "
     "selfcfg.parallel selfcfg.image_files",
     1: "selfcfg.labels selfcfg.image_targets selfcfg.dataset selfcfg.splits selfcfg.fixes selfcfg.fingerprint "
-    "selfcfg.topology selfcfg.plan selfcfg.project selfcfg.inheritance selfcfg.stages selfcfg.expansion "
-    "selfcfg.recipe_rules selfcfg.recipe selfcfg.kept selfcfg.runs selfcfg.workspace",
+    "selfcfg.topology selfcfg.plan selfcfg.project selfcfg.inheritance selfcfg.recipes selfcfg.runs selfcfg.workspace",
     2: "selfcfg.io selfcfg.kernels selfcfg.nets",
-    3: "selfcfg.convert selfcfg.engine selfcfg.planners selfcfg.trainers",
-    4: "selfcfg.engine.predict selfcfg.engine.evaluate selfcfg.engine.validation selfcfg.engine.select "
-    "selfcfg.engine.teachers selfcfg.engine.soft_targets selfcfg.engine.lessons selfcfg.engine.supply "
-    "selfcfg.engine.side_by_side",
-    5: "selfcfg.engine.loop selfcfg.engine.rehearsal selfcfg.interop selfcfg.report",
-    6: "selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.folds selfcfg.engine.choice "
-    "selfcfg.engine.forecast "
-    "selfcfg.engine.fitted_plan selfcfg.engine.time_budget selfcfg.engine.recipes "
-    "selfcfg.engine.recipe_graph selfcfg.engine.recipe_jobs selfcfg.engine.recipe_trainers "
-    "selfcfg.engine.label_efficiency selfcfg.engine.label_jobs "
-    "selfcfg.engine.demo selfcfg.testing",
+    3: "selfcfg.convert selfcfg.engine selfcfg.engine.label_efficiency.results selfcfg.planners selfcfg.trainers",
+    4: "selfcfg.engine.prediction selfcfg.engine.scoring selfcfg.engine.distillation selfcfg.engine.supply",
+    5: "selfcfg.engine.training selfcfg.interop selfcfg.report",
+    6: "selfcfg.engine.choice selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.folds "
+    "selfcfg.engine.forecasting selfcfg.engine.recipes selfcfg.engine.label_efficiency selfcfg.engine.demo "
+    "selfcfg.testing",
     7: "selfcfg.cli selfcfg.__main__",
 }
 """The layer of each module; a package's entry holds for every module in it that has no entry of its own."""

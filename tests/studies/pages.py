@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfcfg.cli import main
-from selfcfg.recipe import find_recipe
+from selfcfg.recipes.recipe import find_recipe
 from tests.conftest import slim
 
 STUDIES = Path(__file__).parents[2] / "docs" / "studies"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfcfg.engine.optimisation import Optimisation, seed_globals
 from selfcfg.engine.trainer import Batch, Parts
+from selfcfg.engine.training.optimisation import Optimisation, seed_globals
 from selfcfg.kernels.contrast import contrast
 from selfcfg.nets.heads import Centre
 from selfcfg.testing import MemoryBatches, small_plan

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfcfg.engine.augment import AugmentDraw, PatchSpace, View, apply
-from selfcfg.engine.augment_batchgenerators import apply_with_batchgenerators
+from selfcfg.engine.augmentation.transforms import AugmentDraw, PatchSpace, View, apply
+from selfcfg.engine.augmentation.with_batchgenerators import apply_with_batchgenerators
 from selfcfg.engine.trainer import Batch, Parts
 from selfcfg.errors import SelfcfgError
 from selfcfg.kernels.distillation import shrink_soft, teacher_loss

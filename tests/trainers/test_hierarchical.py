@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from selfcfg.engine.checkpoint import read_weights, save_weights, take_over
-from selfcfg.engine.loop import fit
-from selfcfg.engine.optimisation import Optimisation, seed_globals
 from selfcfg.engine.trainer import Batch, Datasets
+from selfcfg.engine.training.loop import fit
+from selfcfg.engine.training.optimisation import Optimisation, seed_globals
 from selfcfg.errors import DataError, UsageError
 from selfcfg.kernels.contrast import two_views
 from selfcfg.runs import RunFolder

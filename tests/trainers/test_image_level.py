@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfcfg.engine.optimisation import seed_globals
 from selfcfg.engine.trainer import Batch, Datasets, Parts
+from selfcfg.engine.training.optimisation import seed_globals
 from selfcfg.errors import SelfcfgError, UsageError
 from selfcfg.nets.image_head import image_head_of
 from selfcfg.nets.unet import build_parts

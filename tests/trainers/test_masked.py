@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfcfg.engine.optimisation import Optimisation, seed_globals
 from selfcfg.engine.trainer import Batch, Parts
+from selfcfg.engine.training.optimisation import Optimisation, seed_globals
 from selfcfg.kernels.masking import hidden_blocks
 from selfcfg.testing import MemoryBatches, small_plan
 from selfcfg.trainers.masked import Masked, MaskedSettings

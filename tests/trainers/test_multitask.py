@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from selfcfg.engine.choice import parse_settings
-from selfcfg.engine.optimisation import seed_globals
 from selfcfg.engine.trainer import Batch, Parts
+from selfcfg.engine.training.optimisation import seed_globals
 from selfcfg.errors import UsageError
 from selfcfg.kernels.gradients import Apart
 from selfcfg.testing import MemoryBatches, small_plan

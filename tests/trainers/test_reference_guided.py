@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from selfcfg.engine.choice import parse_settings
-from selfcfg.engine.optimisation import seed_globals
 from selfcfg.engine.trainer import Batch, Parts
+from selfcfg.engine.training.optimisation import seed_globals
 from selfcfg.errors import UsageError
 from selfcfg.testing import DATASETS, REFERENCE, MemoryBatches, small_plan
 from selfcfg.trainers.masked import MaskedSettings

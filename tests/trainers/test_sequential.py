@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from selfcfg.engine.checkpoint import load_state, read_weights
-from selfcfg.engine.loop import fit
-from selfcfg.engine.optimisation import Optimisation, seed_globals
 from selfcfg.engine.trainer import Batch, Parts
+from selfcfg.engine.training.loop import fit
+from selfcfg.engine.training.optimisation import Optimisation, seed_globals
 from selfcfg.errors import DataError, UsageError
 from selfcfg.nets.heads import Queue
 from selfcfg.runs import RunFolder

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfcfg.engine.device import autocast, place
-from selfcfg.engine.optimisation import Optimisation, seed_globals
+from selfcfg.engine.training.optimisation import Optimisation, seed_globals
 from selfcfg.kernels.losses import deeply_supervised, label_loss, region_loss
 from selfcfg.labels import LabelSchema
 from selfcfg.testing import LABELS, MemoryBatches, small_plan

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfcfg.engine.optimisation import Optimisation, seed_globals
 from selfcfg.engine.trainer import Batch, Parts, Settings
+from selfcfg.engine.training.optimisation import Optimisation, seed_globals
 from selfcfg.errors import UsageError
 from selfcfg.kernels.distance import signed_distance
 from selfcfg.labels import LabelSchema

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the customary name
 from pydantic import Field
 from torch import Tensor
 
-from selfcfg.engine.augment import Augmentation
+from selfcfg.engine.augmentation.transforms import Augmentation
 from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts
 from selfcfg.errors import UsageError
 from selfcfg.geometry import times

@@ -1,0 +1,1 @@
+"""What patches are augmented with, and the two executors that carry it out."""

@@ -1,0 +1,1 @@
+"""From the files of cases to batches of patches."""

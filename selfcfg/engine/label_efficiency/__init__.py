@@ -1,0 +1,1 @@
+"""What pretraining is worth with few labels: a benchmark."""

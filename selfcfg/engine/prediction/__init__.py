@@ -1,0 +1,1 @@
+"""Trained models on whole images, and what is written of them."""

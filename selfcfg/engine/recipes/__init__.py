@@ -1,0 +1,1 @@
+"""Recipes on a dataset: graphs of jobs, and running them."""

@@ -1,0 +1,1 @@
+"""Recipes: strategies of several stages, as they are written, checked and expanded into candidates."""
