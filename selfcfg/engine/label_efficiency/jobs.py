@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from statistics import fmean
 from typing import NamedTuple, TypeVar
@@ -18,6 +18,7 @@ from selfcfg.engine.label_efficiency.benchmark import FOLD, Benchmark
 from selfcfg.engine.label_efficiency.results import Job, LabelResult, add_result, read_results
 from selfcfg.engine.scoring.evaluate import case_dice
 from selfcfg.engine.stopping import interrupted_by_sigterm
+from selfcfg.engine.training.journal import without_curves
 from selfcfg.errors import SelfcfgError, Stopped, TrainingDiverged, UsageError
 from selfcfg.kernels.statistics import subject_means
 from selfcfg.parallel import default_jobs, run_cases
@@ -65,7 +66,7 @@ def run_benchmark(benchmark: Benchmark, *, jobs: int = 0, keep: bool = False) ->
     waiting = {name: job for name, job in waiting.items() if name not in failed}
     with _stopping(jobs), progress("label efficiency", len(waiting)) as step:
         for name, outcome in _outcomes(
-            partial(_run, benchmark=benchmark), waiting, jobs, "train", partial(_bytes, benchmark)
+            partial(_run, benchmark=benchmark, keep=keep), waiting, jobs, "train", partial(_bytes, benchmark)
         ):
             if isinstance(outcome, SelfcfgError):
                 failed[name] = outcome
@@ -147,12 +148,12 @@ def _pretrain(job: Job, benchmark: Benchmark, *, quiet: bool) -> None:
         fit_fold(benchmark.pretraining(job.arm, job.seed), FOLD)
 
 
-def _run(job: Job, benchmark: Benchmark) -> LabelResult:
+def _run(job: Job, benchmark: Benchmark, *, keep: bool) -> LabelResult:
     """One job: a training for each learning rate, and the test cases predicted by the one that was chosen."""
     began = time.perf_counter()
     trainings = {rate: benchmark.training(job, rate) for rate in benchmark.wanted.rates}
     labelled, subjects = benchmark.labelled(job), benchmark.subjects
-    with quietly():
+    with quietly(), nullcontext() if keep else without_curves():
         tried = {rate: _judged(benchmark, training) for rate, training in trainings.items()}
         rate = max(tried, key=lambda rate: -1.0 if (score := tried[rate]) is None else score)
         chosen = trainings[rate]
