@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Before anything imports torch, and inherited by every process a test starts: one thread each, no display.
 os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1", "MPLBACKEND": "Agg"})
+# A shell has what it starts in the background ignore Ctrl-C, and so would the trainings that tests send it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 USERS_OWN = ("SELFCFG_WORKSPACE", "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 """Settings of whoever runs the tests that must not reach them."""
