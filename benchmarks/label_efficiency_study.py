@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from small_plan import CONFIGURATION
 from studying import BUDGETS, DOMAINS, RATES, RESULTS, compared, converted, planned
@@ -42,9 +42,29 @@ WITH_DECODER = ("masked", "sequential", "several")
 """Arms that are also fine-tuned from their encoder alone."""
 
 PRETRAINING = {"epochs": 24, "iterations_per_epoch": 50, "validation_iterations": 6, "workers": 0}
-TARGETS = ("hippocampus", "headneck")
-SIZES = {"hippocampus": ([56, 40], 16), "headneck": ([96, 96], 8)}
-"""Patch and batch of each target."""
+
+
+class Target(NamedTuple):
+    """How a dataset is trained on.
+
+    Args:
+        patch_size: (y, x) in voxels.
+        batch_size: patches of a step with labels.
+        pretraining: further settings of pretrainings.
+        tuning: settings of trainings with labels.
+    """
+
+    patch_size: list[int]
+    batch_size: int
+    pretraining: dict[str, Any] = {}
+    tuning: dict[str, Any] = {}
+
+
+TARGETS = {
+    "hippocampus": Target([56, 40], 16),
+    # left and right parotid have labels of their own, which mirroring would swap
+    "headneck": Target([96, 96], 4, {"batch_size": 8}, {"transforms.mirror_p": 0}),
+}
 
 
 class Kind(NamedTuple):
@@ -68,11 +88,12 @@ def arms_of(chosen: str, *, ablate: bool) -> dict[str, Kind]:
 
 def studied(name: str, options: argparse.Namespace) -> None:
     """One benchmark, and its results where they are kept."""
-    words, arms = [], arms_of(options.arms, ablate=options.ablate)
+    target, arms = TARGETS[name], arms_of(options.arms, ablate=options.ablate)
+    words = [word for key, value in target.tuning.items() for word in ("--set", f"{key}={value}")]
     for arm, kind in arms.items():
         if kind.arm == "scratch":
             continue
-        settings = {**PRETRAINING, **({f"{kind.without}_weight": 0} if kind.without else {})}
+        settings = {**PRETRAINING, **target.pretraining, **({f"{kind.without}_weight": 0} if kind.without else {})}
         words += [word for key, value in settings.items() for word in ("--pretrain-set", f"{arm}.{key}={value}")]
         words += ["--arm-set", f"{arm}.taken_parts=encoder"] if kind.encoder_alone else []
         if kind.arm == "several":
@@ -103,7 +124,7 @@ def main() -> None:
     for name in DOMAINS:
         converted(name, options.data, options.work)
     for name in options.only.split(","):
-        planned(name, options.work, *SIZES[name])
+        planned(name, options.work, TARGETS[name].patch_size, TARGETS[name].batch_size)
         studied(name, options)
 
 
