@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.scoring.evaluate import CaseScores, Evaluation
+from selfcfg.engine.scoring.evaluate import Evaluation
+from selfcfg.engine.scoring.scores import CaseScores
 from selfcfg.errors import DataError, SelfcfgError
 from selfcfg.fixes import Fixes
 from selfcfg.io import read_case, read_label
