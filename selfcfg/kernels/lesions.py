@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Mask = npt.NDArray[np.bool_]
+from selfcfg.kernels.morphology import Mask
 
 Neighbours = Literal["corners", "edges", "faces"]
 """Voxels that belong together touch at least so much: 26, 18 or 6 neighbours in 3D; 8, 8 or 4 in 2D."""

@@ -11,7 +11,8 @@ from pydantic import Field, field_validator
 from selfcfg.errors import UsageError, nearest
 from selfcfg.kernels.centreline import centreline_dice
 from selfcfg.kernels.lesions import Lesions, Neighbours, lesions
-from selfcfg.kernels.surface import Mask, boundary_iou
+from selfcfg.kernels.morphology import Mask
+from selfcfg.kernels.surface import boundary_iou
 from selfcfg.records import Record
 
 Extra = Literal["boundary_iou", "centreline_dice", "lesions"]

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from selfcfg.engine.scoring.extras import AVERAGED, NO_EXTRAS, Extras, extra_scores
 from selfcfg.geometry import Geometry
+from selfcfg.kernels.morphology import Mask
 from selfcfg.kernels.overlap import Counts, counts, joint_histogram
-from selfcfg.kernels.surface import Mask, SurfaceDistances, diagonal, surface_distances
+from selfcfg.kernels.surface import SurfaceDistances, diagonal, surface_distances
 from selfcfg.labels import LabelSchema
 from selfcfg.records import Record, Sparing
 
