@@ -99,7 +99,7 @@ def boundary_iou(
         width: mm, from voxel centre to voxel centre; 0 leaves the surface voxels themselves.
         ignored: voxels that are not annotated; they belong to neither mask, and a contact with them is no surface.
 
-    Source: Cheng et al. 2021, "Boundary IoU", eq. 2, with exact distances in mm in place of repeated erosion.
+    Source: Cheng et al. 2021, "Boundary IoU", with exact distances in mm in place of repeated erosion.
     """
     found = _surfaces(reference, prediction, ignored)
     if found is None or not any(surface.any() for surface in found[1]):

@@ -56,6 +56,9 @@ def test_the_prediction_beside_readers(tmp_path: Path, predicted: tuple[int, int
     assert told.difference == pytest.approx(model - people)
     assert told.low <= told.difference <= told.high
     assert (told.verdict, found.comparisons["hd95"].verdict) == (verdict, of_hd95)
+    sentence = told.sentence("dice")
+    assert f"two readers {people:.4f}, mean paired difference {model - people:+.4f} (95 % interval" in sentence
+    assert {"closer": "closer to", "farther": "farther from", "within": "within the range of"}[verdict] in sentence
 
 
 def test_every_pair_is_told_on_the_cases_it_shares(tmp_path: Path) -> None:
@@ -117,6 +120,10 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     wrong = save(tmp_path / "wrong", bar(10) * 5)
     with pytest.raises(DataError, match=r"case0'.*values 5 are not allowed.*wrong"):
         scored(first, model, wrong)
+    moved = GEOMETRY.model_copy(update={"origin": (5.0, 0.0, 0.0)})
+    write_label(tmp_path / "moved" / "case0.nii.gz", bar(10), moved)
+    with pytest.raises(DataError, match=r"case0'.*differ in origin"):
+        scored(first, model, tmp_path / "moved")
     same = save(tmp_path / "x" / "first", bar(12))
     found = scored(first, model, same).readers
     assert found is not None

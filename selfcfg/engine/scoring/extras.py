@@ -154,9 +154,10 @@ def lesion_scores(found: Lesions, threshold: float | None) -> Values:
         threshold: of the IoU of two that are the same; None where an overlap is enough. Panoptic quality is of pairs,
             and takes 0.5 then.
 
-    Source: detection by overlap as Commowick et al. 2018, "Objective evaluation of multiple sclerosis lesion
-        segmentation": sensitivity over lesions of the reference, precision over those of the prediction, F1 their
-        harmonic mean. Pairs and PQ = SQ x RQ as Kirillov et al. 2019, "Panoptic Segmentation", eq. 1.
+    Source: Commowick et al. 2018, "Objective evaluation of multiple sclerosis lesion segmentation", for sensitivity over
+        lesions of the reference, precision over those of the prediction and F1 as their harmonic mean; any overlap
+        finds a lesion, in place of their shares of its volume (our choice). Pairs and PQ = SQ x RQ: Kirillov et al.
+        2019, "Panoptic Segmentation", eq. 1.
     """
     total = found.n_reference + found.n_prediction
     ious = found.matched(0.5 if threshold is None else threshold)

@@ -122,8 +122,10 @@ def _score_pair(pair: Pair, labels: LabelSchema, how: Scoring, fixes: Fixes) -> 
     prediction, other = read_label(pair.prediction)
     asked = f"evaluate case '{pair.case}'"
     if differences := geometry.differences(other):
-        found = f"reference and prediction differ in {', '.join(differences)} ({pair.reference} and {pair.prediction})"
-        raise DataError(asked, found, "give a prediction on the reference's own grid")
+        who = "the label maps of two readers" if pair.both_annotate else "reference and prediction"
+        found = f"{who} differ in {', '.join(differences)} ({pair.reference} and {pair.prediction})"
+        whose = "both readers' labels on one grid" if pair.both_annotate else "a prediction on the reference's own grid"
+        raise DataError(asked, found, f"give {whose}")
     _refuse_values(asked, reference, labels.values, pair.reference)
     may_hold = labels.values if pair.both_annotate else (0, *labels.foreground_values)
     _refuse_values(asked, prediction, may_hold, pair.prediction)

@@ -79,13 +79,16 @@ class AgainstReaders(Record):
 
     def sentence(self, metric: str) -> str:
         """What it says, in words."""
-        means = [number(metric, value) for value in (self.prediction, self.readers, self.lowest, self.highest)]
+        model, people, lowest, highest = (
+            number(metric, value) for value in (self.prediction, self.readers, self.lowest, self.highest)
+        )
+        by_pair = f" ({lowest} to {highest} by pair)" if self.lowest < self.highest else ""
         interval = ""
         if self.low is not None and self.high is not None:
             interval = f"95 % interval {self.low:+.4f} to {self.high:+.4f}, "
         return (
-            f"{TITLES[metric]}: prediction and reader {means[0]}, two readers {means[1]} ({means[2]} to {means[3]} by "
-            f"pair), mean paired difference {self.difference:+.4f} ({interval}{counted(self.n_cases, 'case')}): "
+            f"{TITLES[metric]}: prediction and reader {model}, two readers {people}{by_pair}, mean paired difference "
+            f"{self.difference:+.4f} ({interval}{counted(self.n_cases, 'case')}): "
             f"{_SENTENCES[self.verdict]}"
         )
 

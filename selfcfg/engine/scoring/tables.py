@@ -28,7 +28,7 @@ _FORMATS = {"hd95": "{:.2f}", "hd": "{:.2f}", "assd": "{:.2f}", "volume_error_re
 def number(metric: str, value: float | None) -> str:
     """The value of a metric as text; "-" for None.
 
-    >>> number("dice", 0.91265), number("hd95", 3.0), number("volume_error", 0.01234), number("volume_error", 12.3)
+    >>> number("dice", 0.91267), number("hd95", 3.0), number("volume_error", 0.01234), number("volume_error", 12.3)
     ('0.9127', '3.00', '0.0123', '12.30')
     """
     if value is None:
