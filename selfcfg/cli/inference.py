@@ -91,6 +91,31 @@ def _run_of(target: str, workspace: Workspace) -> Path:
     return found[0]
 
 
+MetricsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="also boundary_iou, centreline_dice (cldice), lesions, or all; repeated or with commas"),
+]
+BoundaryOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="boundary IoU: how far a boundary reaches inwards; default: the NSD's tolerance"),
+]
+MatchOption = Annotated[
+    str, typer.Option(help="lesions are the same: iou:T, IoU above T and one partner each; or overlap")
+]
+NeighboursOption = Annotated[
+    Literal["corners", "edges", "faces"],
+    typer.Option(help="voxels of one lesion touch at least by these: 26, 18, 6 neighbours; 2D: 8, 8, 4"),
+]
+AttributesOption = Annotated[
+    Path | None,
+    typer.Option(help="CSV, a row a case: id, then site, sex, age ...; scores by group (a column 'subject' joins)"),
+]
+ReadersOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="folder of another reader's label maps; repeat for several: agreement of all of them"),
+]
+
+
 def evaluate(
     references: Annotated[Path, typer.Argument(help="folder of reference label maps")],
     predictions: Annotated[Path, typer.Argument(help="folder of predicted label maps with the same names")],
@@ -105,29 +130,12 @@ def evaluate(
         Literal["exclude", "score"],
         typer.Option(help="a class absent from both masks: leave the case out, or score it as perfect"),
     ] = "exclude",
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(help="also boundary_iou, centreline_dice (cldice), lesions, or all; repeated or with commas"),
-    ] = None,
-    boundary_width: Annotated[
-        float | None,
-        typer.Option(min=0, help="boundary IoU: how far a boundary reaches inwards; default: the NSD's tolerance"),
-    ] = None,
-    match: Annotated[
-        str, typer.Option(help="lesions are the same: iou:T, IoU above T and one partner each; or overlap")
-    ] = "iou:0.5",
-    neighbours: Annotated[
-        Literal["corners", "edges", "faces"],
-        typer.Option(help="voxels of one lesion touch at least by these: 26, 18, 6 neighbours; 2D: 8, 8, 4"),
-    ] = "corners",
-    attributes: Annotated[
-        Path | None,
-        typer.Option(help="CSV, a row a case: id, then site, sex, age ...; scores by group (a column 'subject' joins)"),
-    ] = None,
-    readers: Annotated[
-        list[Path] | None,
-        typer.Option(help="folder of another reader's label maps; repeat for several: agreement of all of them"),
-    ] = None,
+    metrics: MetricsOption = None,
+    boundary_width: BoundaryOption = None,
+    match: MatchOption = "iou:0.5",
+    neighbours: NeighboursOption = "corners",
+    attributes: AttributesOption = None,
+    readers: ReadersOption = None,
     jobs: JobsOption = 0,
     as_json: JsonOption = False,
     debug: DebugOption = False,

@@ -154,9 +154,9 @@ def lesion_scores(found: Lesions, threshold: float | None) -> Values:
         threshold: of the IoU of two that are the same; None where an overlap is enough. Panoptic quality is of pairs,
             and takes 0.5 then.
 
-    Source: Commowick et al. 2018, "Objective evaluation of multiple sclerosis lesion segmentation", for sensitivity over
-        lesions of the reference, precision over those of the prediction and F1 as their harmonic mean; any overlap
-        finds a lesion, in place of their shares of its volume (our choice). Pairs and PQ = SQ x RQ: Kirillov et al.
+    Source: sensitivity over lesions of the reference, precision over those of the prediction and F1 as their harmonic
+        mean: Commowick et al. 2018, "Objective evaluation of multiple sclerosis lesion segmentation"; any overlap finds
+        a lesion, in place of their shares of its volume (our choice). Pairs and PQ = SQ x RQ: Kirillov et al.
         2019, "Panoptic Segmentation", eq. 1.
     """
     total = found.n_reference + found.n_prediction
