@@ -16,6 +16,7 @@ from selfcfg.cli.options import (
     Speaker,
     WorkspaceOption,
     folds_of,
+    split_values,
 )
 from selfcfg.dataset import DatasetDescription
 from selfcfg.errors import UsageError, listed
@@ -90,6 +91,31 @@ def _run_of(target: str, workspace: Workspace) -> Path:
     return found[0]
 
 
+MetricsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="also boundary_iou, centreline_dice (cldice), lesions, or all; repeated or with commas"),
+]
+BoundaryOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="boundary IoU: how far a boundary reaches inwards; default: the NSD's tolerance"),
+]
+MatchOption = Annotated[
+    str, typer.Option(help="lesions are the same: iou:T, IoU above T and one partner each; or overlap")
+]
+NeighboursOption = Annotated[
+    Literal["corners", "edges", "faces"],
+    typer.Option(help="voxels of one lesion touch at least by these: 26, 18, 6 neighbours; 2D: 8, 8, 4"),
+]
+AttributesOption = Annotated[
+    Path | None,
+    typer.Option(help="CSV, a row a case: id, then site, sex, age ...; scores by group (a column 'subject' joins)"),
+]
+ReadersOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="folder of another reader's label maps; repeat for several: agreement of all of them"),
+]
+
+
 def evaluate(
     references: Annotated[Path, typer.Argument(help="folder of reference label maps")],
     predictions: Annotated[Path, typer.Argument(help="folder of predicted label maps with the same names")],
@@ -104,24 +130,39 @@ def evaluate(
         Literal["exclude", "score"],
         typer.Option(help="a class absent from both masks: leave the case out, or score it as perfect"),
     ] = "exclude",
+    metrics: MetricsOption = None,
+    boundary_width: BoundaryOption = None,
+    match: MatchOption = "iou:0.5",
+    neighbours: NeighboursOption = "corners",
+    attributes: AttributesOption = None,
+    readers: ReadersOption = None,
     jobs: JobsOption = 0,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Scores predictions against references: Dice, IoU, volume error, HD95, NSD per case; and image-level targets."""
+    """Scores predictions against references: overlap, distances, volumes, lesions; by groups, and beside readers."""
     from selfcfg.engine.scoring.evaluate import evaluate as score  # noqa: PLC0415
-    from selfcfg.engine.scoring.evaluate import with_image_targets  # noqa: PLC0415
+    from selfcfg.engine.scoring.evaluate import with_image_targets, with_readers, with_subgroups  # noqa: PLC0415
+    from selfcfg.engine.scoring.extras import Extras, asked_for  # noqa: PLC0415
+    from selfcfg.engine.scoring.scores import METRICS  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     description = DatasetDescription.read(dataset_json)
     labels = description.schema_of_labels
-    scores = score(references, predictions, labels, nsd_tolerance=nsd_tolerance, empty=empty, jobs=jobs)
+    extras = Extras.asked(asked_for(split_values(metrics), METRICS), boundary_width, match, neighbours)
+    scores = score(references, predictions, labels, nsd_tolerance=nsd_tolerance, empty=empty, extras=extras, jobs=jobs)
     scores = with_image_targets(scores, predictions, description.image_targets)
+    if attributes is not None:
+        scores = with_subgroups(scores, attributes)
+    if readers:
+        scores = with_readers(scores, references, readers, labels, jobs=jobs)
     folder = out or predictions
     scores.write(folder)
-    speaker.say(scores.table())
-    speaker.say(f"written: {folder / 'summary.json'} and metrics.csv")
+    speaker.say(scores.text())
+    speaker.say(f"written: {folder / 'summary.json'} and {listed(scores.tables())}")
     answer = {"foreground_mean": scores.foreground_mean, "summary": str(folder / "summary.json")}
     if scores.image_targets:
         answer["image_targets"] = {name: one.metrics() for name, one in scores.image_targets.items()}
+    if scores.readers:
+        answer["readers"] = {name: one.verdict for name, one in scores.readers.comparisons.items()}
     speaker.done(answer)

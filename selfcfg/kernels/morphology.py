@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,19 +13,27 @@ Mask = NDArray[np.bool_]
 Operation = Literal["dilate", "erode", "close", "open"]
 
 
-def dilate(mask: Mask, radius: float) -> Mask:
-    """Every voxel whose centre lies within `radius` voxels of the mask's; nothing comes in over the border.
+def dilate(mask: Mask, radius: float, spacing: Sequence[float] | None = None) -> Mask:
+    """Every voxel whose centre lies within `radius` of the mask's; nothing comes in over the border.
 
     Axis after axis, each voxel takes the smallest squared distance among its neighbours plus their own: 2 `radius` + 1
     looks an axis, where trying every voxel of the ball would take its volume.
+
+    Args:
+        mask: of two or three axes.
+        radius: in the unit of the spacing.
+        spacing: of the voxels, one an axis; None counts voxels, which takes a quarter of the memory.
     """
-    limit, reach = radius * radius, math.floor(radius)
-    far = np.int16(math.floor(limit) + 1)
-    squared: NDArray[np.int16] = np.where(mask, np.int16(0), far)
-    for axis in range(mask.ndim):
+    limit = radius * radius
+    whole = spacing is None
+    far: np.int16 | np.float64 = np.int16(math.floor(limit) + 1) if whole else np.float64(math.inf)
+    squared: NDArray[Any] = np.where(mask, far.dtype.type(0), far)
+    for axis, size in enumerate(mask.shape):
+        side = 1.0 if spacing is None else spacing[axis]
         before, squared = squared, squared.copy()
-        for step in range(1, reach + 1):
-            own = np.int16(step * step)
+        reach = math.floor(radius) if whole else math.floor(radius / side) + 1
+        for step in range(1, min(reach, size - 1) + 1):
+            own = far.dtype.type((step * side) ** 2)
             here, there = [slice(None)] * mask.ndim, [slice(None)] * mask.ndim
             here[axis], there[axis] = slice(step, None), slice(None, -step)
             for target, source in ((tuple(here), tuple(there)), (tuple(there), tuple(here))):

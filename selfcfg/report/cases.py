@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.scoring.evaluate import CaseScores, Evaluation
+from selfcfg.engine.scoring.evaluate import Evaluation
+from selfcfg.engine.scoring.scores import CaseScores
 from selfcfg.errors import DataError, SelfcfgError
 from selfcfg.fixes import Fixes
 from selfcfg.io import read_case, read_label
@@ -38,15 +38,9 @@ class Shown:
     problem: str = ""
 
 
-def mean_dice(case: CaseScores) -> float | None:
-    """The mean Dice over the classes that count in this case, or None where none does."""
-    known = [scores.dice for scores in case.scores.values() if scores.dice is not None]
-    return statistics.mean(known) if known else None
-
-
 def choose(evaluation: Evaluation) -> list[tuple[str, CaseScores]]:
     """The worst cases by mean Dice, the median one and the best, each once, with the word for it; or all of a few."""
-    scored = [(dice, case.case, case) for case in evaluation.cases if (dice := mean_dice(case)) is not None]
+    scored = [(dice, case.case, case) for case in evaluation.cases if (dice := case.mean("dice")) is not None]
     ranked = [case for _, _, case in sorted(scored, key=lambda entry: entry[:2])]
     if not ranked:
         return []

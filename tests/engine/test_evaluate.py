@@ -147,7 +147,7 @@ def test_processes_find_the_same_as_one(tmp_path: Path, monkeypatch: pytest.Monk
     references = save(tmp_path / "references", **cases)
     predictions = save(tmp_path / "predictions", **{case: np.roll(label, 1, 1) for case, label in cases.items()})
     one = evaluate(references, predictions, LABELS)
-    monkeypatch.setattr("selfcfg.engine.scoring.evaluate.SMALL_BYTES", 0)
+    monkeypatch.setattr("selfcfg.engine.scoring.pairs.SMALL_BYTES", 0)
     assert evaluate(references, predictions, LABELS, jobs=2) == one
 
 

@@ -31,6 +31,14 @@ def test_dilation_reaches_every_voxel_within_the_radius(shape: tuple[int, ...], 
 
 
 @SHAPES
+@pytest.mark.parametrize("radius", [0.0, 0.9, 2.5, 7.0])
+def test_dilation_in_mm_reaches_every_voxel_within_the_radius(shape: tuple[int, ...], radius: float) -> None:
+    mask, spacing = blobs(shape), (2.3, 0.7, 1.1)[: len(shape)]
+    distance = ndimage.distance_transform_edt(~mask, sampling=spacing)
+    np.testing.assert_array_equal(dilate(mask, radius, spacing), distance <= radius)
+
+
+@SHAPES
 @pytest.mark.parametrize("operation", ["erode", "close", "open"])
 def test_the_other_operations_are_made_of_it(shape: tuple[int, ...], operation: Operation) -> None:
     mask, structure = blobs(shape), ball(2, len(shape))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter, generate_binary_structure
 
-from selfcfg.kernels.surface import diagonal, surface_distances
+from selfcfg.kernels.surface import boundary_iou, diagonal, surface_distances
 
 
 def blob(rng: np.random.Generator, shape: tuple[int, ...], share: float = 0.3) -> np.ndarray:
@@ -50,6 +50,7 @@ def test_distances_are_those_of_brute_force_on_random_masks(
     np.testing.assert_allclose(found.to_reference, expected_ba, atol=1e-9)
     assert found.hausdorff() == pytest.approx(max(np.percentile(expected_ab, 95), np.percentile(expected_ba, 95)))
     assert found.hausdorff(100) == pytest.approx(max(expected_ab.max(), expected_ba.max()))
+    assert found.average() == pytest.approx(np.concatenate([expected_ab, expected_ba]).mean())
     near = (expected_ab <= 1.0).sum() + (expected_ba <= 1.0).sum()
     assert found.surface_dice(1.0) == pytest.approx(near / (len(points_a) + len(points_b)))
 
@@ -141,3 +142,45 @@ def test_a_contact_with_ignored_voxels_is_no_surface() -> None:
 def test_the_diagonal_leaves_flat_axes_out() -> None:
     assert diagonal((10, 30, 40), (2.0, 1.0, 1.0)) == pytest.approx(math.sqrt(20**2 + 30**2 + 40**2))
     assert diagonal((1, 30, 40), (999.0, 1.0, 1.0)) == pytest.approx(50)
+
+
+def brute_band(mask: np.ndarray, spacing: tuple[float, ...], width: float) -> set[tuple[int, ...]]:
+    if not mask.any():
+        return set()
+    places = np.argwhere(mask)
+    near = brute_distances(places, brute_surface(mask), spacing) <= width
+    return {tuple(place) for place in places[near]}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize(("shape", "spacing"), [((7, 10, 9), (2.9, 0.7, 1.1)), ((1, 20, 22), (999.0, 1.0, 1.0))])
+def test_the_boundary_iou_is_that_of_brute_force(
+    shape: tuple[int, ...], spacing: tuple[float, ...], share: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = blob(rng, shape, share), blob(rng, shape, 0.6)
+    for width in (0.0, 1.5, 3.3):
+        first, second = brute_band(a, spacing, width), brute_band(b, spacing, width)
+        assert boundary_iou(a, b, spacing, width) == pytest.approx(len(first & second) / len(first | second))
+        assert boundary_iou(b, a, spacing, width) == boundary_iou(a, b, spacing, width)
+
+
+def test_a_boundary_as_wide_as_the_mask_is_the_mask() -> None:
+    rng = np.random.default_rng(1)
+    a, b = blob(rng, (6, 9, 8)), blob(rng, (6, 9, 8))
+    iou = np.count_nonzero(a & b) / np.count_nonzero(a | b)
+    assert boundary_iou(a, b, (1.0, 1.0, 1.0), 50.0) == pytest.approx(iou)
+
+
+def test_boundary_iou_without_a_surface() -> None:
+    full, empty = np.ones((3, 3, 3), dtype=bool), np.zeros((3, 3, 3), dtype=bool)
+    assert boundary_iou(empty, empty, (1, 1, 1), 1.0) is None
+    assert boundary_iou(full, empty, (1, 1, 1), 1.0) == 0
+    ignored = np.zeros((1, 3, 8), dtype=bool)
+    ignored[..., 4:] = True
+    mask = np.zeros((1, 3, 8), dtype=bool)
+    mask[0, 1, 2:4] = True
+    beyond = mask.copy()
+    beyond[0, 1, 4:7] = True
+    assert boundary_iou(mask, beyond, (999, 1, 1), 1.0, ignored) == 1

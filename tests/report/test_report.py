@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.scoring.evaluate import CaseScores, Evaluation, evaluate
-from selfcfg.engine.scoring.scores import ClassScores
+from selfcfg.engine.scoring.evaluate import Evaluation, evaluate
+from selfcfg.engine.scoring.scores import CaseScores, ClassScores
 from selfcfg.engine.scoring.validation import cross_validated
 from selfcfg.errors import DataError
 from selfcfg.fingerprint import ChannelStatistics

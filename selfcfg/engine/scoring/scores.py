@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from selfcfg.engine.scoring.extras import AVERAGED, NO_EXTRAS, Extras, extra_scores
 from selfcfg.geometry import Geometry
+from selfcfg.kernels.morphology import Mask
 from selfcfg.kernels.overlap import Counts, counts, joint_histogram
-from selfcfg.kernels.surface import diagonal, surface_distances
+from selfcfg.kernels.surface import SurfaceDistances, diagonal, surface_distances
 from selfcfg.labels import LabelSchema
-from selfcfg.records import Record
+from selfcfg.records import Record, Sparing
 
 Empty = Literal["exclude", "score"]
 """What happens to a class that neither mask of a case holds: it is left out, or scored as found perfectly."""
+
+METRICS = ("dice", "iou", "hd95", "nsd", "volume_error", "volume_error_relative", "hd", "assd")
+"""The metrics that are always computed and averaged; all are None for a class that a case leaves out."""
+
+LOWER_IS_BETTER = frozenset({"hd95", "hd", "assd", "volume_error", "volume_error_relative", "lesion_fp", "lesion_fn"})
+"""The metrics of which 0 is perfect; of the others it is 1."""
 
 Labels = npt.NDArray[np.integer]
 Box = tuple[slice, ...]
 
 
-class ClassScores(Record):
+class ClassScores(Sparing):
     """How well one class or region of one case was found; None where a metric is not defined.
 
     Args:
@@ -39,7 +50,12 @@ class ClassScores(Record):
         fp: voxels of the class in the prediction only.
         fn: voxels of the class in the reference only.
         tn: voxels of the class in neither.
+        hd: the larger of the two directed maxima of the surface distances, mm; else as `hd95`.
+        assd: mean of the surface distances of both ways, mm; else as `hd95`.
+        extra: what else was asked for, by name.
     """
+
+    spared: ClassVar[frozenset[str]] = frozenset({"extra"})
 
     dice: float | None
     iou: float | None
@@ -53,6 +69,50 @@ class ClassScores(Record):
     fp: int
     fn: int
     tn: int
+    hd: float | None = None
+    assd: float | None = None
+    extra: dict[str, int | float | None] = {}
+
+    def value(self, metric: str) -> int | float | None:
+        """A metric or count by its name; None where it is not defined, or was not asked for."""
+        if metric in ClassScores.model_fields and metric != "extra":
+            found: int | float | None = getattr(self, metric)
+            return found
+        return self.extra.get(metric)
+
+
+class CaseScores(Record):
+    """The scores of one case by class or region."""
+
+    case: str
+    reference: Path
+    prediction: Path
+    scores: dict[str, ClassScores]
+
+    def mean(self, metric: str) -> float | None:
+        """The mean of a metric over the classes for which it is defined; None where there is none."""
+        known = [value for scores in self.scores.values() if (value := scores.value(metric)) is not None]
+        return fmean(known) if known else None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How cases are scored.
+
+    Args:
+        nsd_tolerance: mm; pixels for pictures.
+        empty: whether a class absent from both masks of a case is left out or scored as found perfectly.
+        extras: what is computed besides `METRICS`.
+    """
+
+    nsd_tolerance: float = 2.0
+    empty: Empty = "exclude"
+    extras: Extras = NO_EXTRAS
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The names of the metrics that are averaged, those that were asked for at the end."""
+        return (*METRICS, *(name for kind in self.extras.metrics for name in AVERAGED[kind]))
 
 
 def score_case(
@@ -63,6 +123,7 @@ def score_case(
     *,
     nsd_tolerance: float = 2.0,
     empty: Empty = "exclude",
+    extras: Extras = NO_EXTRAS,
 ) -> dict[str, ClassScores]:
     """The scores of one case by class or region.
 
@@ -73,31 +134,52 @@ def score_case(
         labels: meaning of the values.
         nsd_tolerance: mm.
         empty: see `evaluate`.
+        extras: metrics that are asked for.
 
     Raises:
         ValueError: the shapes differ, or a value is not declared.
 
-    Source: the metrics themselves in `selfcfg.kernels.overlap` and `selfcfg.kernels.surface`. Empty masks: a class in
-        neither mask says nothing about how well it is found and is left out; one that is missed or invented altogether
-        is as far away as it can be, the diagonal, as in the BraTS challenges (373.13 mm there).
+    Source: the metrics themselves in `selfcfg.kernels.overlap`, `selfcfg.kernels.surface` and
+        `selfcfg.engine.scoring.extras`. Empty masks: a class in neither mask says nothing about how well it is found
+        and is left out; one that is missed or invented altogether is as far away as it can be, the diagonal, as in the
+        BraTS challenges (373.13 mm there).
     """
     histogram = joint_histogram(reference, prediction, len(labels.values))
     ignored = None if labels.ignore is None or not histogram[labels.ignore].any() else reference == labels.ignore
     boxes = _value_boxes(reference, prediction, labels.foreground_values)
+    farthest = diagonal(geometry.shape, geometry.spacing)
     scores = {}
     for name, values in labels.targets.items():
         found = counts(histogram, values, labels.ignore)
-        hd95, nsd = None, None
-        if found.n_reference and found.n_prediction:
+        surface = _Surface() if found.dice is None else _Surface(farthest, 0.0, farthest, farthest)
+        masks: tuple[Mask, Mask, Mask | None] | None = None
+        if (found.n_reference and found.n_prediction) or (extras.metrics and found.dice is not None):
             box = _joint_box([boxes[value] for value in values if value in boxes], reference.shape)
-            masks = (np.isin(reference[box], values), np.isin(prediction[box], values))
-            distances = surface_distances(*masks, geometry.spacing, None if ignored is None else ignored[box])
-            if distances is not None:
-                hd95, nsd = distances.hausdorff(), distances.surface_dice(nsd_tolerance)
-        elif found.n_reference or found.n_prediction:
-            hd95, nsd = diagonal(geometry.shape, geometry.spacing), 0.0
-        scores[name] = _class_scores(found, hd95, nsd, geometry, empty)
+            first, second = np.isin(reference[box], values), np.isin(prediction[box], values)
+            masks = (first, second, None if ignored is None else ignored[box])
+        if masks and found.n_reference and found.n_prediction:
+            surface = _Surface.of(surface_distances(*masks[:2], geometry.spacing, masks[2]), nsd_tolerance)
+        extra = extra_scores(masks, geometry.spacing, extras, nsd_tolerance, perfect=empty == "score")
+        scores[name] = _class_scores(found, surface, geometry, empty, extra)
     return scores
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """The metrics of the surfaces of one class."""
+
+    hd95: float | None = None
+    nsd: float | None = None
+    hd: float | None = None
+    assd: float | None = None
+
+    @classmethod
+    def of(cls, distances: SurfaceDistances | None, tolerance: float) -> _Surface:
+        if distances is None:
+            return cls()
+        return cls(
+            distances.hausdorff(), distances.surface_dice(tolerance), distances.hausdorff(100), distances.average()
+        )
 
 
 def _value_boxes(reference: Labels, prediction: Labels, values: Iterable[int]) -> dict[int, Box]:
@@ -128,7 +210,7 @@ def _joint_box(boxes: list[Box], shape: tuple[int, ...]) -> Box:
 
 
 def _class_scores(
-    found: Counts, hd95: float | None, nsd: float | None, geometry: Geometry, empty: Empty
+    found: Counts, surface: _Surface, geometry: Geometry, empty: Empty, extra: dict[str, int | float | None]
 ) -> ClassScores:
     unit = geometry.voxel_volume * (1.0 if geometry.dimensions == 2 else 1e-3)
     reference, prediction = found.n_reference * unit, found.n_prediction * unit
@@ -137,13 +219,13 @@ def _class_scores(
     dice, iou = found.dice, found.iou
     if dice is None:
         perfect = empty == "score"
-        dice, iou, nsd = (1.0, 1.0, 1.0) if perfect else (None, None, None)
-        hd95, error, relative = (0.0, 0.0, 0.0) if perfect else (None, None, None)
+        dice, iou, error, relative = (1.0, 1.0, 0.0, 0.0) if perfect else (None, None, None, None)
+        surface = _Surface(0.0, 1.0, 0.0, 0.0) if perfect else _Surface()
     return ClassScores(
         dice=dice,
         iou=iou,
-        hd95=hd95,
-        nsd=nsd,
+        hd95=surface.hd95,
+        nsd=surface.nsd,
         volume_ref=reference,
         volume_pred=prediction,
         volume_error=error,
@@ -152,4 +234,7 @@ def _class_scores(
         fp=found.fp,
         fn=found.fn,
         tn=found.tn,
+        hd=surface.hd,
+        assd=surface.assd,
+        extra=extra,
     )

@@ -1,0 +1,63 @@
+"""Scores as text: aligned tables for the terminal, and comma-separated ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+TITLES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "hd95": "HD95",
+    "nsd": "NSD",
+    "volume_error": "volume error",
+    "volume_error_relative": "relative",
+    "hd": "HD",
+    "assd": "ASSD",
+    "boundary_iou": "boundary IoU",
+    "centreline_dice": "clDice",
+    "lesion_f1": "lesion F1",
+    "panoptic_quality": "PQ",
+}
+"""The metrics that tables show, and what they call them."""
+
+_FORMATS = {"hd95": "{:.2f}", "hd": "{:.2f}", "assd": "{:.2f}", "volume_error_relative": "{:.1%}"}
+
+
+def number(metric: str, value: float | None) -> str:
+    """The value of a metric as text; "-" for None.
+
+    >>> number("dice", 0.91267), number("hd95", 3.0), number("volume_error", 0.01234), number("volume_error", 12.3)
+    ('0.9127', '3.00', '0.0123', '12.30')
+    """
+    if value is None:
+        return "-"
+    if metric == "volume_error":
+        return ("{:.2f}" if value >= 1 else "{:.3g}").format(value)
+    return _FORMATS.get(metric, "{:.4f}").format(value)
+
+
+def aligned(heads: Sequence[str], rows: Iterable[Sequence[str]], *, last_apart: bool = False) -> list[str]:
+    """The lines of a table: the first column to the left, the others to the right, a rule below the heads.
+
+    Args:
+        heads: of the columns.
+        rows: as long as the heads.
+        last_apart: whether the last row has a rule above.
+    """
+    every = [tuple(heads), *map(tuple, rows)]
+    widths = [max(len(row[column]) for row in every) for column in range(len(heads))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in every]
+    rule = "-" * max(map(len, lines))
+    body = [*lines[1:-1], rule, lines[-1]] if last_apart else lines[1:]
+    return [lines[0], rule, *body]
+
+
+def comma_separated(heads: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    """The text of a CSV file; None becomes an empty cell."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(heads)
+    writer.writerows(rows)
+    return stream.getvalue()
