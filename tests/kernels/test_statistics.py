@@ -15,7 +15,9 @@ from selfcfg.kernels.statistics import (
     holm,
     non_inferiority,
     paired,
+    rank_biserial,
     sign_flip,
+    standardized_mean,
     subject_means,
     wilcoxon,
 )
@@ -150,3 +152,47 @@ def test_a_method_that_is_worse_by_the_margin_is_seldom_passed() -> None:
     rng = np.random.default_rng(3)
     shown = [non_inferiority(rng.normal(-0.01, 0.01, 30), 0.01, rng, 499).is_shown for _ in range(200)]
     assert np.mean(shown) < 0.11
+
+
+@pytest.mark.parametrize("n", [6, 10, 20])
+def test_expanded_intervals_of_normal_samples_are_about_t_intervals(n: int) -> None:
+    sample = generator(7).normal(size=n)
+    plain, wide = (estimate(sample, generator(), 40000, expanded=expanded).percentile for expanded in (False, True))
+    theirs = stats.t.interval(0.95, n - 1, sample.mean(), stats.sem(sample))
+    assert plain and wide and wide.low < plain.low and plain.high < wide.high
+    assert wide.high - wide.low == pytest.approx(theirs[1] - theirs[0], rel=0.12)
+
+
+def test_expanded_intervals_hold_the_truth_with_few_subjects() -> None:
+    rng, held = generator(), {False: 0, True: 0}
+    for _ in range(600):
+        sample = rng.normal(size=8)
+        for expanded in held:
+            interval = estimate(sample, rng, 400, expanded=expanded).bca
+            assert interval
+            held[expanded] += interval.low <= 0 <= interval.high
+    assert held[False] / 600 < 0.92
+    assert 0.92 <= held[True] / 600 <= 0.98
+
+
+def test_the_bound_of_non_inferiority_is_the_end_of_the_interval_that_is_shown() -> None:
+    shown = paired(SKEWED, generator(), expanded=True).difference.bca
+    bound = non_inferiority(SKEWED, 0.1, generator(), confidence=0.975, expanded=True)
+    assert shown and bound.low == shown.low
+
+
+def test_rank_biserial_by_hand_and_from_the_statistic_of_wilcoxon() -> None:
+    # ranks of 0.4, -0.1, 0.2, 0.3: 4, 1, 2, 3
+    assert rank_biserial(np.array([0.4, -0.1, 0.2, 0.3])) == pytest.approx((9 - 1) / 10)
+    assert rank_biserial(np.full(5, -0.1)) == -1
+    assert rank_biserial(np.zeros(5)) == 0
+    sample = generator(5).normal(0.3, 1, 30)
+    above = stats.wilcoxon(sample, alternative="greater").statistic
+    assert rank_biserial(sample) == pytest.approx(2 * above / (30 * 31 / 2) - 1)
+
+
+def test_standardized_means() -> None:
+    sample = generator(5).normal(0.3, 1, 30)
+    assert standardized_mean(sample) == pytest.approx(stats.ttest_1samp(sample, 0).statistic / math.sqrt(30))
+    assert standardized_mean(np.full(9, 0.1)) is None
+    assert standardized_mean(np.array([1.0])) is None
