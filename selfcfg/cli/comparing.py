@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,16 +12,29 @@ from selfcfg.dataset import DatasetDescription
 from selfcfg.errors import UsageError, counted
 from selfcfg.workspace import Workspace
 
+if TYPE_CHECKING:
+    from selfcfg.engine.comparison.records import Comparison
+
+SystemsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME=PATH...",
+        help="PATH: experiment or fold folder, folder with a summary.json (ours or nnU-Net's), or of label maps; "
+        "NAME=PATH,PATH: repetitions, such as seeds, which are averaged",
+    ),
+]
+SubjectsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CSV|RE",
+        help="table with columns case and subject, or regular expression whose first group is the subject in a case "
+        "id; default: from the dataset, else each case by itself",
+    ),
+]
+
 
 def compare(
-    systems: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="NAME=PATH...",
-            help="PATH: experiment or fold folder, folder with a summary.json (ours or nnU-Net's), or of label maps; "
-            "NAME=PATH,PATH: repetitions, such as seeds, which are averaged",
-        ),
-    ],
+    systems: SystemsArgument,
     references: Annotated[
         Path | None, typer.Option(help="folder of reference label maps: label maps of the systems are scored here")
     ] = None,
@@ -36,14 +49,7 @@ def compare(
         float | None,
         typer.Option(min=1e-9, help="by how much the main metric may be worse: non-inferiority"),
     ] = None,
-    subjects: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CSV|RE",
-            help="table with columns case and subject, or regular expression whose first group is the subject in a "
-            "case id; default: from the dataset, else each case by itself",
-        ),
-    ] = None,
+    subjects: SubjectsOption = None,
     out: Annotated[Path, typer.Option(help="folder of the report")] = Path("comparison"),
     nsd_tolerance: Annotated[float, typer.Option(min=0, help="of label maps scored here: mm, or pixels")] = 2.0,
     empty: Annotated[
@@ -61,9 +67,11 @@ def compare(
     from selfcfg.engine.comparison.metrics import metrics_of  # noqa: PLC0415
     from selfcfg.engine.comparison.scoring import Scoring  # noqa: PLC0415
     from selfcfg.engine.comparison.subjects import subjects_of  # noqa: PLC0415
-    from selfcfg.engine.comparison.systems import given_systems, read_system  # noqa: PLC0415
-    from selfcfg.report.comparison import pairs_table, scores_table, write_comparison  # noqa: PLC0415
+    from selfcfg.engine.comparison.systems import given_systems, read_system, refuse_baseline  # noqa: PLC0415
+    from selfcfg.report.comparison import write_comparison  # noqa: PLC0415
 
+    given = given_systems(systems)
+    refuse_baseline(baseline, (one.name for one in given))
     speaker, chosen = Speaker(as_json), metrics_of(split_values(metric))
     labels = DatasetDescription.read(dataset_json).schema_of_labels if dataset_json else None
     scoring = None
@@ -71,11 +79,18 @@ def compare(
         if labels is None:
             raise UsageError("--references", "the meaning of the values is not known", "add --dataset-json FILE")
         scoring = Scoring(references, labels, nsd_tolerance, empty, jobs, out / "scores")
-    read = [read_system(one, labels, scoring) for one in given_systems(systems)]
+    read = [read_system(one, labels, scoring) for one in given]
     of_cases, source = subjects_of(read, subjects, dataset_json, Workspace.at(workspace))
     wanted = engine.Wanted(chosen, baseline, margin, of_cases, source, seed)
     found, scores = engine.compare(read, wanted)
     page = write_comparison(out, found, scores)
+    _tell(speaker, found, page)
+
+
+def _tell(speaker: Speaker, found: Comparison, page: Path) -> None:
+    """The table of the main metric, what may be concluded, and where the rest is."""
+    from selfcfg.report.comparison import pairs_table, scores_table  # noqa: PLC0415
+
     speaker.say(f"{counted(found.cases, 'case')} of {counted(found.subjects, 'subject')}")
     table = pairs_table if found.pairs else scores_table
     speaker.say(table(found, found.metrics[0]))

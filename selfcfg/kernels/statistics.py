@@ -74,7 +74,7 @@ class NonInferiority(NamedTuple):
     Args:
         difference: mean over subjects, this method less the other.
         margin: by which it may be worse, above 0.
-        low: the difference is above this with the confidence asked for (one-sided, BCa bootstrap).
+        low: the difference is above this with a confidence of 95 % (one-sided, BCa bootstrap).
         p: one-sided, of the sign-flip permutation test of the differences plus the margin.
     """
 
@@ -113,7 +113,8 @@ def estimate(
     """The mean of one value a subject with intervals that hold the mean of all such subjects 95 times in 100.
 
     With few subjects both intervals are somewhat too narrow: of samples of ten they hold it about 90 times in 100.
-    Expanded ones are wider by what a t interval is wider than a normal one with the maximum likelihood variance.
+    Expanded ones are wider by what a t interval is wider than a normal one with the maximum likelihood variance. Of
+    these the percentile interval is the one to trust where single subjects fail: BCa leans away from them too far.
 
     Args:
         values: one a subject.
@@ -123,8 +124,8 @@ def estimate(
         expanded: whether intervals are made wider for few subjects.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993: percentile, section 13.3; BCa, equations 14.9
-    to 14.15. Expanded: Hesterberg, What Teachers Should Know About the Bootstrap, 2015, section 5.3 (percentile); the
-    same quantiles for BCa are our choice, measured: benchmarks/statistics_simulation.py.
+    to 14.15. Expanded: Hesterberg, What Teachers Should Know About the Bootstrap, 2015, section 5.3, for percentile
+    intervals; the same quantiles for BCa are our choice. Measured: benchmarks/statistics_simulation.py.
     """
     sample = np.asarray(values, dtype=np.float64)
     if len(sample) < FEWEST:
@@ -156,13 +157,7 @@ def paired(
 
 
 def non_inferiority(
-    differences: Sequence[float],
-    margin: float,
-    rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
-    *,
-    expanded: bool = False,
+    differences: Sequence[float], margin: float, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> NonInferiority:
     """Whether the mean of paired differences is above minus a margin, which has to be fixed beforehand.
 
@@ -171,15 +166,13 @@ def non_inferiority(
         margin: above 0.
         rng: draws the resamples and the random sign flips.
         resamples: of the bootstrap, and of the sign flips where there are too many to try all.
-        confidence: one-sided, of the bound.
-        expanded: see `estimate`.
 
     Source: Piaggio et al., Reporting of Noninferiority and Equivalence Randomized Trials (CONSORT), 2012: the one-sided
-        bound of 95 % is the lower end of the two-sided interval of 90 %, that of 97.5 % of the interval of 95 %.
+        bound of 95 % is the lower end of the two-sided interval of 90 %.
     """
     sample = np.asarray(differences, dtype=np.float64)
-    found = estimate(differences, rng, resamples, 2 * confidence - 1, expanded=expanded)
-    p = _sign_flip(sample + margin, rng, resamples, two_sided=False)
+    found = estimate(differences, rng, resamples, confidence=2 * CONFIDENCE - 1)
+    p = sign_flip_above(sample, -margin, rng, resamples)
     return NonInferiority(found.mean, margin, found.bca.low if found.bca else None, p)
 
 
@@ -208,6 +201,16 @@ def sign_flip(differences: Values, rng: np.random.Generator, flips: int = RESAMP
     Source: Fisher's randomisation of pairs; Phipson and Smyth, Permutation p-values should never be zero, 2010.
     """
     return _sign_flip(differences, rng, flips, two_sided=True)
+
+
+def sign_flip_above(
+    differences: Values, bound: float, rng: np.random.Generator, flips: int = RESAMPLES
+) -> float | None:
+    """The one-sided p of the permutation test that the mean is above a bound; None with too few subjects.
+
+    See `sign_flip`: the differences less the bound are flipped.
+    """
+    return _sign_flip(differences - bound, rng, flips, two_sided=False)
 
 
 def _sign_flip(differences: Values, rng: np.random.Generator, flips: int, *, two_sided: bool) -> float | None:

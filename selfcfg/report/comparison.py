@@ -150,7 +150,7 @@ def _standings(ranking: Ranking) -> str:
         [
             one.system,
             f"{one.rank:g}",
-            f"{one.first:.1%}",
+            f"{100 * one.first:.1f} %",
             f"{one.low:g} to {one.high:g}",
             "-" if one.beats is None else one.beats,
         ]
@@ -161,23 +161,40 @@ def _standings(ranking: Ranking) -> str:
 
 
 def _making(found: Comparison) -> list[str]:
-    rows = [[one.name, one.kind, one.repetitions, one.lost] for one in found.systems]
+    main = found.metrics[0]
+    rows = [
+        [one.name, one.kind, ", ".join(value(found, main, mean) for mean in one.repetitions), one.lost]
+        for one in found.systems
+    ]
     pairs = "all pairs" if found.baseline is None else f"every system and {found.baseline}"
     tests = [
         f"{found.cases} cases of {found.subjects} subjects ({cell(found.subjects_from)}). The repetitions of a system "
         "are averaged case by case, then the classes of a case, then the cases of a subject: the subject is the unit. "
         "A class that neither reference nor any prediction holds is left out of a case; where a system invents it, the "
         "others have found it perfectly. What is undefined for one system is left out for all of them.",
-        f"Intervals are BCa bootstrap intervals over subjects, expanded for few of them, and not corrected. p is that "
-        f"of the sign-flip permutation test of the mean difference, Wilcoxon's of the signed rank test. Corrected by "
-        f"Holm's method are together: the differences in {METRICS[found.metrics[0]].title}, mean over classes, of "
+        _VERDICT,
+        "Intervals are percentile bootstrap intervals over subjects, expanded for few of them, and not corrected. p is "
+        "that of the sign-flip permutation test of the mean difference, Wilcoxon's of the signed rank test. Corrected "
+        f"by Holm's method are together: the differences in {METRICS[main].title}, mean over classes, of "
         f"{cell(pairs)}; and all others of this page. Below {FEWEST} subjects nothing is tested.",
         f"Everything for programs: `{FILE}`; every score: `{SCORES}`; seed {found.seed}.",
     ]
     if found.margin is not None:
-        tests.insert(2, _MARGIN)
-    return [table(["system", "scores from", "repetitions", "cases not compared"], rows, numbers_from=2), *tests]
+        tests.insert(-1, _MARGIN)
+    return [
+        table(
+            ["system", "scores from", f"{METRICS[main].title} of each repetition", "cases not compared"],
+            rows,
+            numbers_from=2,
+        ),
+        *tests,
+    ]
 
+
+_VERDICT = (
+    "Better or worse is said where the corrected permutation test has p < 0.05 and the interval leaves out 0; anything "
+    "else is not shown, which is not the same as equal."
+)
 
 _MARGIN = (
     "No worse by the margin: the one-sided bound of 97.5 %, which is the end of the interval, is above minus the "

@@ -17,6 +17,7 @@ from selfcfg.kernels.statistics import (
     paired,
     rank_biserial,
     sign_flip,
+    sign_flip_above,
     standardized_mean,
     subject_means,
     wilcoxon,
@@ -175,10 +176,24 @@ def test_expanded_intervals_hold_the_truth_with_few_subjects() -> None:
     assert 0.92 <= held[True] / 600 <= 0.98
 
 
-def test_the_bound_of_non_inferiority_is_the_end_of_the_interval_that_is_shown() -> None:
-    shown = paired(SKEWED, generator(), expanded=True).difference.bca
-    bound = non_inferiority(SKEWED, 0.1, generator(), confidence=0.975, expanded=True)
-    assert shown and bound.low == shown.low
+def test_expanded_percentile_intervals_hold_the_truth_where_single_subjects_fail() -> None:
+    rng, held = generator(8), {"percentile": 0, "bca": 0}
+    for _ in range(500):
+        lost = rng.random((2, 20)) < 0.05
+        sample = rng.normal(0, 0.02, 20) + 0.5 * lost[0] - 0.5 * lost[1]
+        found = estimate([*sample], rng, 400, expanded=True)
+        for name in held:
+            interval = getattr(found, name)
+            held[name] += interval.low <= 0 <= interval.high
+    assert held["percentile"] / 500 > 0.88
+    assert held["bca"] / 500 < 0.88
+
+
+def test_a_mean_above_a_bound_has_a_small_p() -> None:
+    sample = generator(2).normal(0.5, 0.2, 9)
+    assert sign_flip_above(sample, 0.0, generator()) == 1 / 2**9
+    assert sign_flip_above(sample, float(sample.mean()), generator()) == pytest.approx(0.5, abs=0.1)
+    assert sign_flip_above(sample[:5], 0.0, generator()) is None
 
 
 def test_rank_biserial_by_hand_and_from_the_statistic_of_wilcoxon() -> None:

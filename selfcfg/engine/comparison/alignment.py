@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from selfcfg.engine.comparison.metrics import METRICS, USUAL
 from selfcfg.engine.comparison.systems import System
 from selfcfg.engine.comparison.values import ClassValues
 from selfcfg.errors import DataError, UsageError, listed
+from selfcfg.kernels.statistics import subject_means
 
 MEAN = "mean"
 """Of all classes of a case that are compared."""
@@ -33,6 +35,8 @@ class Aligned:
         classes: that all systems have.
         left_out: classes that only some of them have.
         values: of each metric (systems, cases, classes); NaN where the class is left out of the case for all systems.
+        runs: the same of each repetition (repetitions of all systems, cases, classes).
+        owners: of each repetition, the place of its system.
         nobody: of each metric and class, the cases left out because no system has a value.
         undefined: of each metric, by class and system, the cases left out because this system has no value but another
             one has.
@@ -47,6 +51,8 @@ class Aligned:
     classes: tuple[str, ...]
     left_out: tuple[str, ...]
     values: dict[str, Values]
+    runs: dict[str, Values]
+    owners: tuple[int, ...]
     nobody: dict[str, dict[str, int]]
     undefined: dict[str, Counts]
     failed: Counts
@@ -59,7 +65,17 @@ class Aligned:
 
     def of(self, metric: str, target: str) -> tuple[Values, NDArray[np.intp]]:
         """Values (systems, cases) of a class, or the mean over those of each case; and which cases these are."""
-        values = self.values[metric]
+        return self._of(self.values[metric], target)
+
+    def by_repetition(self, metric: str) -> list[list[float]]:
+        """Of each system, the mean over classes, cases and subjects of each of its repetitions."""
+        values, which = self._of(self.runs[metric], MEAN)
+        subjects = [self.subjects[index] for index in which]
+        means = [fmean(subject_means([*of_run], subjects).values()) for of_run in values]
+        places = range(len(self.systems))
+        return [[mean for mean, owner in zip(means, self.owners, strict=True) if owner == place] for place in places]
+
+    def _of(self, values: Values, target: str) -> tuple[Values, NDArray[np.intp]]:
         if target != MEAN:
             values = values[:, :, [self.classes.index(target)]]
         known = ~np.isnan(values[0])
@@ -97,9 +113,12 @@ def aligned(systems: Sequence[System], subjects: Mapping[str, str], wanted: Sequ
         told = "; ".join(f"{one.name}: {listed(one.runs[0].cases[cases[0]], 8)}" for one in systems)
         raise DataError("compare", f"no class is common to all ({told})", "name nnU-Net's with --dataset-json FILE")
     _refuse_references(systems, cases, classes)
-    values, nobody, undefined = {}, {}, {}
+    values, by_run, nobody, undefined = {}, {}, {}, {}
+    owners = tuple(place for place, system in enumerate(systems) for _ in system.runs)
     for metric in metrics:
-        values[metric], nobody[metric], undefined[metric] = _of_metric(systems, cases, classes, metric)
+        by_run[metric], nobody[metric], undefined[metric] = _of_metric(systems, cases, classes, metric)
+        mine = [np.equal(owners, place) for place in range(len(systems))]
+        values[metric] = np.stack([by_run[metric][these].mean(0) for these in mine])
     failed = {name: {one.name: _failed(one, cases, name) for one in systems} for name in classes}
     return Aligned(
         systems=tuple(one.name for one in systems),
@@ -108,6 +127,8 @@ def aligned(systems: Sequence[System], subjects: Mapping[str, str], wanted: Sequ
         classes=tuple(classes),
         left_out=tuple(sorted(set().union(*every) - set(classes))),
         values=values,
+        runs=by_run,
+        owners=owners,
         nobody=nobody,
         undefined=undefined,
         failed=failed,
@@ -179,7 +200,7 @@ def _refuse_references(systems: Sequence[System], cases: Sequence[str], classes:
 def _of_metric(
     systems: Sequence[System], cases: Sequence[str], classes: Sequence[str], metric: str
 ) -> tuple[Values, dict[str, int], Counts]:
-    """Values (systems, cases, classes) of a metric, and what was left out."""
+    """Values (repetitions of all systems, cases, classes) of a metric, and what was left out."""
     runs = [run for system in systems for run in system.runs]
     owners = np.array([place for place, system in enumerate(systems) for _ in system.runs])
     scores = [[[run.cases[case][name] for name in classes] for case in cases] for run in runs]
@@ -191,11 +212,10 @@ def _of_metric(
     undefined = np.isnan(filled) & ~nobody
     compared = ~nobody & ~undefined.any(0)
     places = range(len(systems))
-    values = np.stack([np.where(compared, filled[owners == place].mean(0), np.nan) for place in places])
     counts = np.stack([undefined[owners == place].any(0).sum(0) for place in places])
     by_class = {name: int(count) for name, count in zip(classes, nobody.sum(0), strict=True)}
     return (
-        values,
+        np.where(compared, filled, np.nan),
         by_class,
         {
             name: {system.name: int(counts[place, column]) for place, system in enumerate(systems)}

@@ -21,23 +21,24 @@ from selfcfg.engine.comparison.records import (
     SystemScore,
     Verdict,
 )
-from selfcfg.engine.comparison.systems import System
+from selfcfg.engine.comparison.systems import System, refuse_baseline
 from selfcfg.engine.randomness import generator
-from selfcfg.errors import DataError, UsageError, nearest
+from selfcfg.errors import DataError
 from selfcfg.kernels.rank_stability import METHODS, stability
 from selfcfg.kernels.statistics import (
     SURE,
+    Interval,
     estimate,
     holm,
-    non_inferiority,
     paired,
     rank_biserial,
+    sign_flip_above,
     standardized_mean,
     subject_means,
 )
 
 ONE_SIDED = 0.975
-"""Confidence of the bound of non-inferiority: the lower end of the 95 % interval that is shown."""
+"""Confidence of non-inferiority: its bound is the lower end of the 95 % interval that is shown."""
 
 EACH_CASE = "each case by itself"
 
@@ -86,9 +87,7 @@ def compare(systems: Sequence[System], wanted: Wanted) -> tuple[Comparison, Alig
         UsageError: the baseline is not among them, or see `selfcfg.engine.comparison.alignment.aligned`.
         DataError: see there.
     """
-    names = [system.name for system in systems]
-    if wanted.baseline is not None and wanted.baseline not in names:
-        raise UsageError("--baseline", f"there is no '{wanted.baseline}'", nearest(wanted.baseline, names))
+    refuse_baseline(wanted.baseline, (system.name for system in systems))
     found = aligned(systems, wanted.subjects or {}, wanted.metrics)
     rows = [_row(found, metric, target) for metric in found.values for target in found.targets]
     rows = [row for row in rows if row.values.size]
@@ -99,7 +98,7 @@ def compare(systems: Sequence[System], wanted: Wanted) -> tuple[Comparison, Alig
     pairs = _judged([pair for row in rows for pair in _pairs(row, found, wanted)])
     run = systems[0].runs[0]
     comparison = Comparison(
-        systems=tuple(_system(system, found) for system in systems),
+        systems=tuple(_system(*one, found) for one in zip(systems, found.by_repetition(means[0].metric), strict=True)),
         baseline=wanted.baseline,
         margin=wanted.margin,
         metrics=tuple(found.values),
@@ -121,11 +120,11 @@ def compare(systems: Sequence[System], wanted: Wanted) -> tuple[Comparison, Alig
     return comparison.model_copy(update={"conclusions": tuple(conclusions(comparison))}), found
 
 
-def _system(system: System, found: Aligned) -> ComparedSystem:
+def _system(system: System, repetitions: Sequence[float], found: Aligned) -> ComparedSystem:
     return ComparedSystem(
         name=system.name,
         kind=system.kind,
-        repetitions=len(system.runs),
+        repetitions=tuple(repetitions),
         lost=found.lost[system.name],
         failed={name: found.failed[name][system.name] for name in found.classes},
     )
@@ -150,8 +149,8 @@ def _scores(row: _Row, found: Aligned, seed: int) -> Iterable[SystemScore]:
             cases=len(of_cases),
             subjects=made.n,
             mean=made.mean,
-            low=made.bca.low if made.bca else None,
-            high=made.bca.high if made.bca else None,
+            low=made.percentile.low if made.percentile else None,
+            high=made.percentile.high if made.percentile else None,
             median=float(np.median(of_cases)),
             undefined=sum(undefined[one][name] for one in classes),
         )
@@ -169,17 +168,18 @@ def _pairs(row: _Row, found: Aligned, wanted: Wanted) -> Iterable[Pair]:
 
 
 def _pair(row: _Row, names: tuple[str, str], places: tuple[int, int], *, is_main: bool, wanted: Wanted) -> Pair:
-    def rng() -> np.random.Generator:
-        return generator(wanted.seed, "/".join(["compare", row.metric, row.target, *names]))
-
+    rng = generator(wanted.seed, "/".join(["compare", row.metric, row.target, *names]))
     one, other = places
     differences, sign = row.values[one] - row.values[other], METRICS[row.metric].sign
     of_cases = sign * (row.case_values[one] - row.case_values[other])
-    made = paired(differences, rng(), expanded=True)
-    interval = made.difference.bca
+    made = paired([*differences], rng, expanded=True)
+    interval = made.difference.percentile
     no_worse, no_better = None, None
     if is_main and wanted.margin is not None and interval is not None:
-        no_worse, no_better = (_no_worse(side * sign * differences, wanted.margin, rng()) for side in (1, -1))
+        ends = interval if sign > 0 else Interval(-interval.high, -interval.low)
+        advantages = sign * differences
+        no_worse = _no_worse(advantages, ends.low, wanted.margin, rng)
+        no_better = _no_worse(-advantages, -ends.high, wanted.margin, rng)
     return Pair(
         metric=row.metric,
         target=row.target,
@@ -203,11 +203,11 @@ def _pair(row: _Row, names: tuple[str, str], places: tuple[int, int], *, is_main
     )
 
 
-def _no_worse(advantages: Values, margin: float, rng: np.random.Generator) -> NoWorse:
+def _no_worse(advantages: Values, low: float, margin: float, rng: np.random.Generator) -> NoWorse:
     """Not corrected yet."""
-    made = non_inferiority([*advantages], margin, rng, confidence=ONE_SIDED, expanded=True)
-    low, p = made.low if made.low is not None else float("nan"), made.p if made.p is not None else 1.0
-    return NoWorse(low=low, p=p, holm=p, is_shown=made.is_shown)
+    p = sign_flip_above(advantages, -margin, rng)
+    p = 1.0 if p is None else p
+    return NoWorse(low=low, p=p, holm=p, is_shown=low > -margin)
 
 
 def _judged(pairs: Sequence[Pair]) -> list[Pair]:
@@ -228,10 +228,10 @@ def _judged(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _verdict(pair: Pair) -> Verdict:
-    """By the corrected permutation test; else by the margin, where there is one."""
-    if pair.sign_flip_holm is None:
+    """By the corrected permutation test and the interval together; else by the margin, where there is one."""
+    if pair.sign_flip_holm is None or pair.low is None or pair.high is None:
         return "too few"
-    if pair.sign_flip_holm < SURE and pair.difference:
+    if pair.sign_flip_holm < SURE and (pair.low > 0 or pair.high < 0):
         return "better" if METRICS[pair.metric].sign * pair.difference > 0 else "worse"
     shown = tuple(side is not None and side.is_shown for side in (pair.no_worse, pair.no_better))
     by_margin: dict[tuple[bool, ...], Verdict] = {

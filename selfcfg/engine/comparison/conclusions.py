@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from selfcfg.engine.comparison.alignment import MEAN
 from selfcfg.engine.comparison.metrics import METRICS
@@ -44,7 +44,9 @@ def _alone(found: Comparison) -> list[str]:
     sentences = []
     for score in found.scores:
         if score.target == MEAN:
-            between = f" (95 % interval {_ends(found, score.metric, score.low, score.high)})" if score.low else ""
+            between = (
+                f" (95 % interval {_ends(found, score.metric, score.low, score.high)})" if score.low is not None else ""
+            )
             mean = value(found, score.metric, score.mean)
             sentences.append(f"{score.system}: {METRICS[score.metric].title} {mean}{between}.")
     return [*sentences, "A single system was given: there is nothing to compare it with."]
@@ -62,11 +64,12 @@ def _pair(found: Comparison, pair: Pair, count: int) -> str:
         side = pair.no_worse if pair.verdict == "worse" else pair.no_better
         if side is not None and side.is_shown:
             sentence += f" The difference is shown to be smaller than the margin of {found.margin:g}."
-        return sentence + _doubts(pair)
+        return sentence + _doubts(found, pair)
+    margin = f"the margin of {found.margin or 0:g}"
     by_margin = {
-        "equivalent": f"{first} and {second} are shown to differ by less than the margin of {found.margin}",
-        "no worse": f"{first} is shown to be no worse than {second} by the margin of {found.margin} or more",
-        "no better": f"{second} is shown to be no worse than {first} by the margin of {found.margin} or more",
+        "equivalent": f"{first} and {second} are shown to differ by less than {margin}",
+        "no worse": f"{first} is shown to be no worse than {second} by {margin} or more",
+        "no better": f"{second} is shown to be no worse than {first} by {margin} or more",
     }
     if pair.verdict in by_margin:
         return f"{by_margin[pair.verdict]}; no difference is shown ({told}; {cases})."
@@ -74,6 +77,8 @@ def _pair(found: Comparison, pair: Pair, count: int) -> str:
     sentence += f"this does not show that they are equal, for {_farthest(found, pair)} is not ruled out."
     if (pair.low or 0) * (pair.high or 0) > 0:
         sentence += " The interval alone, which is not corrected, leaves out 0: more subjects may decide it."
+    elif pair.sign_flip_holm is not None and pair.sign_flip_holm < SURE:
+        sentence += " The test alone says otherwise, the interval does not: more subjects may decide it."
     return sentence
 
 
@@ -83,11 +88,16 @@ def _farthest(found: Comparison, pair: Pair) -> str:
     return f"a difference of {value(found, pair.metric, farthest, signed=True)}"
 
 
-def _doubts(pair: Pair) -> str:
+def _doubts(found: Comparison, pair: Pair) -> str:
+    """What speaks against taking a difference that is shown for more than it is."""
+    said = ""
+    ours, theirs = (one.repetitions for name in (pair.first, pair.second) for one in found.systems if one.name == name)
+    if len(ours) > 1 and len(theirs) > 1 and min(ours) <= max(theirs) and min(theirs) <= max(ours):
+        said = " Single repetitions overlap: with other trainings it may turn round."
     if pair.wilcoxon_holm is not None and pair.wilcoxon_holm >= SURE:
         p = probability(pair.wilcoxon_holm)
-        return f" Wilcoxon's test does not confirm it (p = {p}): the mean rests on few subjects, look at these."
-    return ""
+        said += f" Wilcoxon's test does not confirm it (p = {p}): the mean rests on few subjects, look at these."
+    return said
 
 
 def _ranking(found: Comparison) -> list[str]:
@@ -114,7 +124,11 @@ def _leader(ranking: Ranking) -> str:
     best = [standing for standing in ranking.standings if standing.rank == ranking.standings[0].rank]
     if len(best) > 1:
         return f"{listed(standing.system for standing in best)} share the first place"
-    return f"{best[0].system} is first, and is so in {best[0].first:.0%} of resamplings of the subjects"
+    return f"{best[0].system} is first, and is so in {_share(best[0].first)} of resamplings of the subjects"
+
+
+def _share(part: float) -> str:
+    return "more than 99 %" if part > 0.99 else f"{100 * part:.0f} %"
 
 
 def _further(found: Comparison) -> list[str]:
@@ -179,14 +193,19 @@ def _scope(found: Comparison) -> list[str]:
     sentences = []
     if found.subjects < FEW:
         sentences.append(f"With {found.subjects} subjects only large differences can be shown.")
-    single = [one.name for one in found.systems if one.repetitions == 1 and one.kind == "experiment"]
-    if single:
+    before = "Intervals and tests speak of other subjects like these, not of other trainings of the same systems"
+    if several := [one for one in found.systems if len(one.repetitions) > 1]:
+        ranges = (f"{one.name} {_range(found, one.repetitions)}" for one in several)
+        sentences.append(f"{before}; how much these vary: {METRICS[found.metrics[0]].title} of {listed(ranges, 20)}.")
+    if single := [one.name for one in found.systems if len(one.repetitions) == 1]:
         sentences.append(
-            "Intervals and tests speak of other subjects like these, and of these very trainings: "
-            f"another start may change the result. Of {listed(single, 20)} there is one training; "
-            "further seeds are given as NAME=RUN,RUN."
+            f"{before}: of {listed(single, 20)} one is given; trainings with further seeds are given as NAME=PATH,PATH."
         )
     return sentences
+
+
+def _range(found: Comparison, values: Sequence[float]) -> str:
+    return f"{value(found, found.metrics[0], min(values))} to {value(found, found.metrics[0], max(values))}"
 
 
 def _ends(found: Comparison, metric: str, low: float | None, high: float | None, *, signed: bool = False) -> str:

@@ -20,14 +20,14 @@ class ComparedSystem(Record):
     Args:
         name: of it.
         kind: where its scores come from.
-        repetitions: such as seeds, which were averaged case by case.
+        repetitions: mean of the main metric of each repetition, such as a seed; they were averaged case by case.
         lost: its cases that another system lacks.
         failed: by class, the compared cases in which it was missed or invented altogether.
     """
 
     name: str
     kind: Kind
-    repetitions: int
+    repetitions: tuple[float, ...]
     lost: int
     failed: dict[str, int]
 
@@ -90,7 +90,7 @@ class Pair(Record):
         difference: first less second, mean over subjects, in the metric's own units.
         low: lower end of the 95 % interval of the difference.
         high: upper end.
-        sign_flip: p of the permutation test of the mean that flips signs, two-sided; the verdict rests on it.
+        sign_flip: p of the permutation test of the mean that flips signs, two-sided.
         sign_flip_holm: corrected for all pairs of the family.
         wilcoxon: p of Wilcoxon's signed rank test, two-sided; tells whether the mean rests on few subjects.
         wilcoxon_holm: corrected in the same way.
@@ -101,7 +101,7 @@ class Pair(Record):
         worse: cases in which the second has the better value.
         no_worse: whether the first is no worse than the second, where a margin was given (main family alone).
         no_better: whether the second is no worse than the first.
-        verdict: of the first.
+        verdict: of the first: "better" or "worse" where `sign_flip_holm` is below 0.05 and the interval leaves out 0.
     """
 
     metric: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,7 +13,7 @@ from selfcfg.engine.comparison.scoring import Scoring, score_here
 from selfcfg.engine.comparison.values import ClassValues, Scored
 from selfcfg.engine.scoring.evaluate import SUMMARY, Evaluation
 from selfcfg.engine.scoring.validation import pooled
-from selfcfg.errors import DataError, UsageError, listed
+from selfcfg.errors import DataError, UsageError, listed, nearest
 from selfcfg.files import read_json
 from selfcfg.image_files import ending_in, image_files
 from selfcfg.labels import LabelSchema
@@ -55,19 +55,32 @@ def given_systems(texts: list[str]) -> tuple[Given, ...]:
     """The systems given as NAME=PATH, NAME=PATH,PATH or PATH, which is named after its folder.
 
     Raises:
-        UsageError: a name is there twice, or is empty.
+        UsageError: a name is there twice, is empty, or cannot be a folder's.
     """
     found: dict[str, Given] = {}
     for text in texts:
-        name, equals, rest = text.partition("=")
+        name, equals, rest = ("", "", "") if Path(text).exists() else text.partition("=")
         paths = tuple(Path(part.strip()) for part in (rest if equals else text).split(",") if part.strip())
         name = name.strip() if equals else (paths[0].absolute().name if paths else "")
         if not name or not paths:
             raise UsageError("compare", f"'{text}' is not NAME=PATH", "write it as baseline=results/experiment")
+        if name in (".", "..") or set(name) & set("/\\"):
+            raise UsageError("compare", f"'{name}' cannot be a name", "give one without slashes: NAME=PATH")
         if name in found:
             raise UsageError("compare", f"'{name}' is there twice", "give names of your own: NAME=PATH")
         found[name] = Given(name, paths)
     return tuple(found.values())
+
+
+def refuse_baseline(baseline: str | None, names: Iterable[str]) -> None:
+    """Raises when a baseline is not among the systems.
+
+    Raises:
+        UsageError: names the nearest one.
+    """
+    known = list(names)
+    if baseline is not None and baseline not in known:
+        raise UsageError("--baseline", f"there is no '{baseline}'", nearest(baseline, known))
 
 
 def read_system(given: Given, labels: LabelSchema | None, scoring: Scoring | None) -> System:
