@@ -31,6 +31,7 @@ RECORDS = {
     "recipe.json": "selfcfg.recipes.recipe:Recipe",
     "candidates.json": "selfcfg.recipes.kept:Kept",
     "summary.json": "selfcfg.engine.scoring.evaluate:Evaluation",
+    "comparison.json": "selfcfg.engine.comparison.records:Comparison",
     "protocol.json": "selfcfg.engine.label_efficiency.results:Protocol",
     "results.jsonl (each line)": "selfcfg.engine.label_efficiency.results:LabelResult",
 }

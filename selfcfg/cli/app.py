@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from selfcfg import __version__
-from selfcfg.cli import benchmarking, data, exchange, inference, inspection, planning, training
+from selfcfg.cli import benchmarking, comparing, data, exchange, inference, inspection, planning, training
 from selfcfg.errors import SelfcfgError, Stopped
 
 STOPPED = Stopped.exit_code
@@ -35,6 +35,7 @@ app.command("plan-and-train")(training.plan_and_train)
 app.command("run", help="Does plan-and-train and ends with the report.")(training.plan_and_train)
 app.command("predict")(inference.predict)
 app.command("evaluate")(inference.evaluate)
+app.command("compare")(comparing.compare)
 app.add_typer(benchmarking.benchmark, name="benchmark")
 app.add_typer(exchange.importing, name="import")
 app.command("export")(exchange.export)

@@ -144,12 +144,11 @@ def evaluate(
     from selfcfg.engine.scoring.evaluate import evaluate as score  # noqa: PLC0415
     from selfcfg.engine.scoring.evaluate import with_image_targets, with_readers, with_subgroups  # noqa: PLC0415
     from selfcfg.engine.scoring.extras import Extras, asked_for  # noqa: PLC0415
-    from selfcfg.engine.scoring.scores import METRICS  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     description = DatasetDescription.read(dataset_json)
     labels = description.schema_of_labels
-    extras = Extras.asked(asked_for(split_values(metrics), METRICS), boundary_width, match, neighbours)
+    extras = Extras.asked(asked_for(split_values(metrics)), boundary_width, match, neighbours)
     scores = score(references, predictions, labels, nsd_tolerance=nsd_tolerance, empty=empty, extras=extras, jobs=jobs)
     scores = with_image_targets(scores, predictions, description.image_targets)
     if attributes is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfcfg.convert.building import CaseSurvey, SourceCase, refuse
+from selfcfg.convert.building import CaseSurvey, refuse
 from selfcfg.convert.label_plan import LabelPlan
 from selfcfg.dataset import Provenance
 from selfcfg.errors import DataError, UsageError, counted, listed
@@ -87,7 +87,7 @@ def name_channels(given: tuple[str, ...], surveys: Mapping[str, CaseSurvey], end
     return given or default
 
 
-def subjects_by_pattern(pattern: str | None, sources: Sequence[SourceCase]) -> dict[str, str]:
+def subjects_by_pattern(pattern: str | None, cases: Sequence[str]) -> dict[str, str]:
     """Case id to subject: the first group of `pattern`, found in the id; without a pattern the id itself.
 
     Raises:
@@ -95,7 +95,7 @@ def subjects_by_pattern(pattern: str | None, sources: Sequence[SourceCase]) -> d
         DataError: cases in whose id it is not found; they are named.
     """
     if pattern is None:
-        return {case.id: case.id for case in sources}
+        return {case: case for case in cases}
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -104,7 +104,7 @@ def subjects_by_pattern(pattern: str | None, sources: Sequence[SourceCase]) -> d
         raise UsageError(
             f"subject pattern '{pattern}'", "it has no group", "put brackets round the subject, as (patient\\d+)"
         )
-    found = {case.id: expression.search(case.id) for case in sources}
+    found = {case: expression.search(case) for case in cases}
     missing = [case for case, hit in found.items() if hit is None or not hit[1]]
     if missing:
         raise DataError(f"subject pattern '{pattern}'", f"not found in {listed(missing)}", "change the pattern")

@@ -69,7 +69,7 @@ def convert_folder(request: FolderRequest, destination: Path) -> Dataset:
     pairs = pair(request.images, request.labels)
     _tell(pairs)
     sources = list(pairs.cases)
-    subjects = subjects_by_pattern(request.subject_pattern, sources)
+    subjects = subjects_by_pattern(request.subject_pattern, [case.id for case in sources])
     cases = [case.id for case in sources]
     targets = _targets(request, cases)
     surveys = every_case(survey_case, {case.id: (case, request.threshold) for case in sources}, sources, "read")

@@ -215,7 +215,7 @@ def _subjects(request: RleRequest, sources: list[SourceCase], patients: Mapping[
     converted, and tell nothing of the patient.
     """
     if request.subject_pattern is not None:
-        return subjects_by_pattern(request.subject_pattern, sources)
+        return subjects_by_pattern(request.subject_pattern, [case.id for case in sources])
     known = [case.id for case in sources if patients[case.id]]
     if len(known) > 1 and len({patients[case] for case in known}) == 1:
         say(f"the PatientID of {counted(len(known), 'image')} is the same: each image is taken as a subject of its own")

@@ -9,17 +9,11 @@ from typing import Any
 from selfcfg.engine.label_efficiency.results import LabelResult
 from selfcfg.engine.randomness import generator
 from selfcfg.errors import counted, listed
-from selfcfg.kernels.statistics import FEWEST, Estimate, Paired, estimate, holm, paired, subject_means
+from selfcfg.kernels.statistics import FEW, FEWEST, SURE, Estimate, Paired, estimate, holm, paired, subject_means
 
 BASELINE = "scratch"
-SURE = 0.05
-"""Corrected p below which a difference is called shown."""
-
 _MOST = 0.75
 """Share of an arm's jobs that choose the same end of the learning rates, above which a better one may lie beyond."""
-
-FEW = 20
-"""Test subjects below which bootstrap intervals are noticeably too narrow."""
 
 
 @dataclass(frozen=True)

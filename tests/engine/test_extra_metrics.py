@@ -10,7 +10,7 @@ import pytest
 
 from selfcfg.engine.scoring.evaluate import Evaluation, combine, evaluate
 from selfcfg.engine.scoring.extras import AVERAGED, LESION_COUNTS, Extras, asked_for
-from selfcfg.engine.scoring.scores import METRICS, score_case
+from selfcfg.engine.scoring.scores import score_case
 from selfcfg.errors import UsageError
 from selfcfg.geometry import FLAT_SPACING, Geometry
 from selfcfg.io import write_label
@@ -179,13 +179,13 @@ def test_a_summary_of_before_the_newer_metrics_is_read(tmp_path: Path) -> None:
 
 
 def test_names_of_metrics() -> None:
-    assert asked_for([], METRICS) == ()
-    assert asked_for(["dice", "HD95"], METRICS) == ()
-    assert asked_for(["clDice", "boundary-iou"], METRICS) == ("boundary_iou", "centreline_dice")
-    assert asked_for(["panoptic_quality", "lesion_f1", "pq"], METRICS) == ("lesions",)
-    assert asked_for(["all"], METRICS) == tuple(AVERAGED)
+    assert asked_for([]) == ()
+    assert asked_for(["dice", "HD95"]) == ()
+    assert asked_for(["clDice", "boundary-iou"]) == ("boundary_iou", "centreline_dice")
+    assert asked_for(["panoptic_quality", "lesion_f1", "pq"]) == ("lesions",)
+    assert asked_for(["all"]) == tuple(AVERAGED)
     with pytest.raises(UsageError, match="no metric 'lesion'; did you mean 'lesions'"):
-        asked_for(["lesion"], METRICS)
+        asked_for(["lesion"])
 
 
 @pytest.mark.parametrize("match", ["iou", "iou:", "iou:1", "iou:2", "iou:-0.5", "iou:nan", "touch"])

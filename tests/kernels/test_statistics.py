@@ -15,7 +15,10 @@ from selfcfg.kernels.statistics import (
     holm,
     non_inferiority,
     paired,
+    rank_biserial,
     sign_flip,
+    sign_flip_above,
+    standardized_mean,
     subject_means,
     wilcoxon,
 )
@@ -150,3 +153,61 @@ def test_a_method_that_is_worse_by_the_margin_is_seldom_passed() -> None:
     rng = np.random.default_rng(3)
     shown = [non_inferiority(rng.normal(-0.01, 0.01, 30), 0.01, rng, 499).is_shown for _ in range(200)]
     assert np.mean(shown) < 0.11
+
+
+@pytest.mark.parametrize("n", [6, 10, 20])
+def test_expanded_intervals_of_normal_samples_are_about_t_intervals(n: int) -> None:
+    sample = generator(7).normal(size=n)
+    plain, wide = (estimate(sample, generator(), 40000, expanded=expanded).percentile for expanded in (False, True))
+    theirs = stats.t.interval(0.95, n - 1, sample.mean(), stats.sem(sample))
+    assert plain and wide and wide.low < plain.low and plain.high < wide.high
+    assert wide.high - wide.low == pytest.approx(theirs[1] - theirs[0], rel=0.12)
+
+
+def test_expanded_intervals_hold_the_truth_with_few_subjects() -> None:
+    rng, held = generator(), {False: 0, True: 0}
+    for _ in range(600):
+        sample = rng.normal(size=8)
+        for expanded in held:
+            interval = estimate(sample, rng, 400, expanded=expanded).bca
+            assert interval
+            held[expanded] += interval.low <= 0 <= interval.high
+    assert held[False] / 600 < 0.92
+    assert 0.92 <= held[True] / 600 <= 0.98
+
+
+def test_expanded_percentile_intervals_hold_the_truth_where_single_subjects_fail() -> None:
+    rng, held = generator(8), {"percentile": 0, "bca": 0}
+    for _ in range(500):
+        lost = rng.random((2, 20)) < 0.05
+        sample = rng.normal(0, 0.02, 20) + 0.5 * lost[0] - 0.5 * lost[1]
+        found = estimate([*sample], rng, 400, expanded=True)
+        for name in held:
+            interval = getattr(found, name)
+            held[name] += interval.low <= 0 <= interval.high
+    assert held["percentile"] / 500 > 0.88
+    assert held["bca"] / 500 < 0.88
+
+
+def test_a_mean_above_a_bound_has_a_small_p() -> None:
+    sample = generator(2).normal(0.5, 0.2, 9)
+    assert sign_flip_above(sample, 0.0, generator()) == 1 / 2**9
+    assert sign_flip_above(sample, float(sample.mean()), generator()) == pytest.approx(0.5, abs=0.1)
+    assert sign_flip_above(sample[:5], 0.0, generator()) is None
+
+
+def test_rank_biserial_by_hand_and_from_the_statistic_of_wilcoxon() -> None:
+    # ranks of 0.4, -0.1, 0.2, 0.3: 4, 1, 2, 3
+    assert rank_biserial(np.array([0.4, -0.1, 0.2, 0.3])) == pytest.approx((9 - 1) / 10)
+    assert rank_biserial(np.full(5, -0.1)) == -1
+    assert rank_biserial(np.zeros(5)) == 0
+    sample = generator(5).normal(0.3, 1, 30)
+    above = stats.wilcoxon(sample, alternative="greater").statistic
+    assert rank_biserial(sample) == pytest.approx(2 * above / (30 * 31 / 2) - 1)
+
+
+def test_standardized_means() -> None:
+    sample = generator(5).normal(0.3, 1, 30)
+    assert standardized_mean(sample) == pytest.approx(stats.ttest_1samp(sample, 0).statistic / math.sqrt(30))
+    assert standardized_mean(np.full(9, 0.1)) is None
+    assert standardized_mean(np.array([1.0])) is None

@@ -15,11 +15,12 @@ from selfcfg.engine.scoring.image_scores import (
     image_score_lines,
     score_image_targets,
 )
+from selfcfg.engine.scoring.metrics import ALWAYS, METRICS
 from selfcfg.engine.scoring.pairs import UNITS, Unit, pairs_of, score_pairs
 from selfcfg.engine.scoring.readers import Readers, agreement_of_readers
-from selfcfg.engine.scoring.scores import METRICS, CaseScores, ClassScores, Empty, Scoring
+from selfcfg.engine.scoring.scores import CaseScores, ClassScores, Empty, Scoring
 from selfcfg.engine.scoring.subgroups import Grouped, grouped
-from selfcfg.engine.scoring.tables import TITLES, aligned, comma_separated, number
+from selfcfg.engine.scoring.tables import aligned, comma_separated, number
 from selfcfg.files import write_text
 from selfcfg.fixes import Fixes
 from selfcfg.image_targets import GivenTarget
@@ -95,7 +96,7 @@ class Evaluation(Sparing):
         """
         super().write(path / SUMMARY)
         fields = [name for name in ClassScores.model_fields if name != "extra"]
-        fields += [name for name in self.scoring.averaged if name not in METRICS]
+        fields += [name for name in self.scoring.averaged if name not in ALWAYS]
         rows = (
             (case.case, name, *(scores.value(field) for field in fields))
             for case in self.cases
@@ -124,8 +125,12 @@ class Evaluation(Sparing):
         """The means as a plain text table: one row a class, the foreground mean, and a line an image-level target."""
         far, volume = self.distance_unit, self.volume_unit
         units = {"hd95": far, "nsd": f"{self.nsd_tolerance:g} {far}", "volume_error": volume, "hd": far, "assd": far}
-        metrics = [metric for metric in self.scoring.averaged if metric in TITLES]
-        heads = ("class", *(f"{TITLES[metric]} {units.get(metric, '')}".rstrip() for metric in metrics), "left out")
+        metrics = [metric for metric in self.scoring.averaged if metric in METRICS]
+        heads = (
+            "class",
+            *(f"{METRICS[metric].title} {units.get(metric, '')}".rstrip() for metric in metrics),
+            "left out",
+        )
         rows = [
             (name, *(number(metric, means.get(metric)) for metric in metrics), last)
             for name, means, last in (

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator
 
+from selfcfg.engine.scoring.metrics import ALWAYS
 from selfcfg.errors import UsageError, nearest
 from selfcfg.kernels.centreline import centreline_dice
 from selfcfg.kernels.lesions import Lesions, Neighbours, lesions
@@ -67,6 +68,12 @@ class Extras(Record):
         """Of the IoU of two lesions that are the same; None where an overlap is enough."""
         return None if self.match == "overlap" else float(self.match[4:])
 
+    @property
+    def how(self) -> str:
+        """How they are computed, in words."""
+        width = "the NSD's tolerance" if self.boundary_width is None else f"{self.boundary_width:g}"
+        return f"boundary width {width}, match {self.match}, neighbours by {self.neighbours}"
+
     @classmethod
     def asked(cls, metrics: tuple[Extra, ...], boundary_width: float | None, match: str, neighbours: str) -> Self:
         """The extras that options of the command line ask for.
@@ -85,12 +92,11 @@ class Extras(Record):
 NO_EXTRAS = Extras()
 
 
-def asked_for(names: Iterable[str], always: Sequence[str]) -> tuple[Extra, ...]:
+def asked_for(names: Iterable[str]) -> tuple[Extra, ...]:
     """Which metrics of this module the names of metrics, or "all", ask for.
 
     Args:
         names: of metrics or of the numbers they are made of.
-        always: names of the metrics that need not be asked for.
 
     Raises:
         UsageError: a name is not known.
@@ -104,8 +110,8 @@ def asked_for(names: Iterable[str], always: Sequence[str]) -> tuple[Extra, ...]:
             found.add(kind)
         elif makes := [kind for kind, made in AVERAGED.items() if plain == kind or plain in made]:
             found.update(makes)
-        elif plain not in always:
-            known = (*always, *AVERAGED, "all")
+        elif plain not in ALWAYS:
+            known = (*ALWAYS, *AVERAGED, "all")
             raise UsageError("--metrics", f"there is no metric '{name}'", nearest(plain, known))
     return tuple(kind for kind in AVERAGED if kind in found)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
+from selfcfg.engine.scoring.metrics import METRICS, ON_REQUEST
 from selfcfg.engine.scoring.pairs import Pair, score_pairs
-from selfcfg.engine.scoring.scores import LOWER_IS_BETTER, CaseScores, Scoring
-from selfcfg.engine.scoring.subgroups import EXTRA_METRICS, MEAN, spread
-from selfcfg.engine.scoring.tables import TITLES, aligned, comma_separated, number
+from selfcfg.engine.scoring.scores import CaseScores, Scoring
+from selfcfg.engine.scoring.subgroups import MEAN, spread
+from selfcfg.engine.scoring.tables import aligned, comma_separated, number
 from selfcfg.errors import DataError, UsageError, counted, listed
 from selfcfg.image_files import image_files
 from selfcfg.kernels.statistics import FEWEST
@@ -19,10 +20,10 @@ from selfcfg.labels import LabelSchema
 from selfcfg.records import Record
 
 PREDICTION = "prediction"
-METRICS = ("dice", "iou", "hd95", "nsd", "volume_error", "hd", "assd")
+SYMMETRIC = ("dice", "iou", "hd95", "nsd", "volume_error", "hd", "assd")
 """The metrics that are the same whichever of two readers is held to be true, besides what was asked for."""
 
-SHOWN = ("dice", "nsd", "hd95", *EXTRA_METRICS)
+SHOWN = ("dice", "nsd", "hd95", *ON_REQUEST)
 
 Verdict = Literal["within", "closer", "farther", "too few"]
 
@@ -87,8 +88,8 @@ class AgainstReaders(Record):
         if self.low is not None and self.high is not None:
             interval = f"95 % interval {self.low:+.4f} to {self.high:+.4f}, "
         return (
-            f"{TITLES[metric]}: prediction and reader {model}, two readers {people}{by_pair}, mean paired difference "
-            f"{self.difference:+.4f} ({interval}{counted(self.n_cases, 'case')}): "
+            f"{METRICS[metric].title}: prediction and reader {model}, two readers {people}{by_pair}, "
+            f"mean paired difference {self.difference:+.4f} ({interval}{counted(self.n_cases, 'case')}): "
             f"{_SENTENCES[self.verdict]}"
         )
 
@@ -114,7 +115,7 @@ class Readers(Record):
             for one in self.agreements
         ]
         counts = [str(one.n_cases) for one in self.agreements]
-        heads = ("agreement of", *(TITLES[metric] for metric in shown), "cases")
+        heads = ("agreement of", *(METRICS[metric].title for metric in shown), "cases")
         lines = aligned(heads, [(*row, count) for row, count in zip(rows, counts, strict=True)])
         said = [self.comparisons[metric].sentence(metric) for metric in shown if metric in self.comparisons]
         return "\n".join([*lines, *said])
@@ -179,7 +180,7 @@ def agreement_of_readers(
             pairs = [Pair(case, one[case], other[case], both) for case in shared]
             found = score_pairs(pairs, labels, how, jobs=jobs, doing=doing).cases
             scored[pair] = {case.case: case for case in sorted(found, key=lambda case: case.case)}
-    metrics = (*METRICS, *(name for name in how.averaged if name in EXTRA_METRICS))
+    metrics = (*SYMMETRIC, *(name for name in how.averaged if name in ON_REQUEST))
     agreements = tuple(_agreement(*pair, list(one.values()), metrics) for pair, one in scored.items())
     comparisons = {metric: told for metric in metrics if (told := compared(scored, metric)) is not None}
     return Readers(names=names, agreements=agreements, comparisons=comparisons)
@@ -220,7 +221,7 @@ def compared(scored: Mapping[tuple[str, str], Mapping[str, CaseScores]], metric:
         difference=first - second,
         low=found.low,
         high=found.high,
-        verdict=_verdict(found.low, found.high, lower_is_better=metric in LOWER_IS_BETTER),
+        verdict=_verdict(found.low, found.high, lower_is_better=not METRICS[metric].is_higher_better),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfcfg.engine.scoring.extras import AVERAGED, NO_EXTRAS, Extras, extra_scores
+from selfcfg.engine.scoring.metrics import ALWAYS
 from selfcfg.geometry import Geometry
 from selfcfg.kernels.morphology import Mask
 from selfcfg.kernels.overlap import Counts, counts, joint_histogram
@@ -21,12 +22,6 @@ from selfcfg.records import Record, Sparing
 
 Empty = Literal["exclude", "score"]
 """What happens to a class that neither mask of a case holds: it is left out, or scored as found perfectly."""
-
-METRICS = ("dice", "iou", "hd95", "nsd", "volume_error", "volume_error_relative", "hd", "assd")
-"""The metrics that are always computed and averaged; all are None for a class that a case leaves out."""
-
-LOWER_IS_BETTER = frozenset({"hd95", "hd", "assd", "volume_error", "volume_error_relative", "lesion_fp", "lesion_fn"})
-"""The metrics of which 0 is perfect; of the others it is 1."""
 
 Labels = npt.NDArray[np.integer]
 Box = tuple[slice, ...]
@@ -102,7 +97,7 @@ class Scoring:
     Args:
         nsd_tolerance: mm; pixels for pictures.
         empty: whether a class absent from both masks of a case is left out or scored as found perfectly.
-        extras: what is computed besides `METRICS`.
+        extras: what is computed besides what always is.
     """
 
     nsd_tolerance: float = 2.0
@@ -112,7 +107,7 @@ class Scoring:
     @property
     def averaged(self) -> tuple[str, ...]:
         """The names of the metrics that are averaged, those that were asked for at the end."""
-        return (*METRICS, *(name for kind in self.extras.metrics for name in AVERAGED[kind]))
+        return (*ALWAYS, *(name for kind in self.extras.metrics for name in AVERAGED[kind]))
 
 
 def score_case(

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from selfcfg.engine.scoring.attributes import groups_of, read_attributes
+from selfcfg.engine.scoring.metrics import METRICS, ON_REQUEST
 from selfcfg.engine.scoring.scores import CaseScores
-from selfcfg.engine.scoring.tables import TITLES, aligned, comma_separated, number
+from selfcfg.engine.scoring.tables import aligned, comma_separated, number
 from selfcfg.errors import counted, listed
 from selfcfg.kernels.statistics import FEWEST, estimate, subject_means
 from selfcfg.records import Record
 
-METRICS = ("dice", "nsd", "hd95", "volume_error")
+COMPARED = ("dice", "nsd", "hd95", "volume_error", *ON_REQUEST)
 """What groups are compared by, besides what was asked for."""
 
-EXTRA_METRICS = ("boundary_iou", "centreline_dice", "lesion_f1", "panoptic_quality")
 
 MEAN = "mean"
 """Stands for the mean over classes where a class is named."""
@@ -125,7 +125,7 @@ def grouped(cases: Sequence[CaseScores], table: Path, metrics: Sequence[str]) ->
         DataError: it cannot be used, see `read_attributes`.
     """
     attributes = read_attributes(table, {case.case for case in cases})
-    metrics = tuple(name for name in (*METRICS, *EXTRA_METRICS) if name in metrics)
+    metrics = tuple(name for name in COMPARED if name in metrics)
     by_case = {case.case: case for case in cases}
     found = []
     for attribute, cells in attributes.columns.items():
@@ -176,7 +176,7 @@ def spread(values: Mapping[str, float], subjects: Mapping[str, str]) -> Spread:
 
 def _table(subgroups: Subgroups) -> str:
     """The groups of an attribute as text: the mean over classes of each metric, and its interval."""
-    heads = (subgroups.attribute, "cases", *(TITLES[metric] for metric in _SHOWN))
+    heads = (subgroups.attribute, "cases", *(METRICS[metric].title for metric in _SHOWN))
     rows = []
     for group in subgroups.groups[:_MOST]:
         cells = [_cell(metric, group.scores[MEAN][metric]) for metric in _SHOWN]

@@ -6,23 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-TITLES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "hd95": "HD95",
-    "nsd": "NSD",
-    "volume_error": "volume error",
-    "volume_error_relative": "relative",
-    "hd": "HD",
-    "assd": "ASSD",
-    "boundary_iou": "boundary IoU",
-    "centreline_dice": "clDice",
-    "lesion_f1": "lesion F1",
-    "panoptic_quality": "PQ",
-}
-"""The metrics that tables show, and what they call them."""
-
-_FORMATS = {"hd95": "{:.2f}", "hd": "{:.2f}", "assd": "{:.2f}", "volume_error_relative": "{:.1%}"}
+from selfcfg.engine.scoring.metrics import METRICS
 
 
 def number(metric: str, value: float | None) -> str:
@@ -35,7 +19,9 @@ def number(metric: str, value: float | None) -> str:
         return "-"
     if metric == "volume_error":
         return ("{:.2f}" if value >= 1 else "{:.3g}").format(value)
-    return _FORMATS.get(metric, "{:.4f}").format(value)
+    if metric == "volume_error_relative":
+        return f"{value:.1%}"
+    return f"{value:.{METRICS[metric].digits if metric in METRICS else 4}f}"
 
 
 def aligned(heads: Sequence[str], rows: Iterable[Sequence[str]], *, last_apart: bool = False) -> list[str]:

@@ -90,6 +90,17 @@ def cross_validated(folder: Path) -> Evaluation:
     """The scores of every finished fold of an experiment together, also written into its folder.
 
     Raises:
+        DataError: see `pooled`.
+    """
+    scores = pooled(folder)
+    scores.write(folder / "cross_validation")
+    return scores
+
+
+def pooled(folder: Path) -> Evaluation:
+    """The scores of every finished fold of an experiment together.
+
+    Raises:
         DataError: it only pretrains, no fold has been scored yet, or the folds do not belong together.
     """
     runs = scored_folds(folder)
@@ -98,9 +109,7 @@ def cross_validated(folder: Path) -> Evaluation:
         refuse_pretraining(f"scores of {folder}", first, RunRecord.read(first.record))
         raise DataError(f"scores of {folder}", "its folds have not been scored yet", "finish training with --resume")
     _refuse_strangers(folder, [RunRecord.read(run.record) for run in runs])
-    scores = combine([Evaluation.read(run.validation / SUMMARY) for run in runs])
-    scores.write(folder / "cross_validation")
-    return scores
+    return combine([Evaluation.read(run.validation / SUMMARY) for run in runs])
 
 
 def scored_folds(folder: Path) -> list[RunFolder]:

@@ -1,0 +1,102 @@
+"""The command that puts systems side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from selfcfg.cli.options import DebugOption, JobsOption, JsonOption, Speaker, WorkspaceOption, split_values
+from selfcfg.dataset import DatasetDescription
+from selfcfg.errors import UsageError, counted
+from selfcfg.workspace import Workspace
+
+if TYPE_CHECKING:
+    from selfcfg.engine.comparison.records import Comparison
+
+SystemsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="NAME=PATH...",
+        help="PATH: experiment or fold folder, folder with a summary.json (ours or nnU-Net's), or of label maps; "
+        "NAME=PATH,PATH: repetitions, such as seeds, which are averaged",
+    ),
+]
+SubjectsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CSV|RE",
+        help="table with columns case and subject, or regular expression whose first group is the subject in a case "
+        "id; default: from the dataset, else each case by itself",
+    ),
+]
+
+
+def compare(
+    systems: SystemsArgument,
+    references: Annotated[
+        Path | None, typer.Option(help="folder of reference label maps: label maps of the systems are scored here")
+    ] = None,
+    dataset_json: Annotated[
+        Path | None, typer.Option(help="dataset.json with the labels; also names the classes of nnU-Net's scores")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="repeated or with commas, the main one first; default: dice,nsd,hd95")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="compare all others with this NAME; default: all pairs")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help="by how much the main metric may be worse: non-inferiority"),
+    ] = None,
+    subjects: SubjectsOption = None,
+    out: Annotated[Path, typer.Option(help="folder of the report")] = Path("comparison"),
+    nsd_tolerance: Annotated[float, typer.Option(min=0, help="of label maps scored here: mm, or pixels")] = 2.0,
+    empty: Annotated[
+        Literal["exclude", "score"],
+        typer.Option(help="of label maps scored here, a class absent from both masks: leave out, or score as perfect"),
+    ] = "exclude",
+    seed: Annotated[int, typer.Option(min=0, help="seed of the resamples")] = 0,
+    jobs: JobsOption = 0,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Says what may be concluded of two or more systems on the same cases: intervals, corrected tests, ranking."""
+    from selfcfg.engine.comparison import compare as engine  # noqa: PLC0415
+    from selfcfg.engine.comparison.scoring import Scoring  # noqa: PLC0415
+    from selfcfg.engine.comparison.subjects import subjects_of  # noqa: PLC0415
+    from selfcfg.engine.comparison.systems import given_systems, read_system, refuse_baseline  # noqa: PLC0415
+    from selfcfg.engine.scoring.extras import Extras, asked_for  # noqa: PLC0415
+    from selfcfg.engine.scoring.metrics import metrics_of  # noqa: PLC0415
+    from selfcfg.report.comparison import write_comparison  # noqa: PLC0415
+
+    given = given_systems(systems)
+    refuse_baseline(baseline, (one.name for one in given))
+    speaker, chosen = Speaker(as_json), metrics_of(split_values(metric))
+    labels = DatasetDescription.read(dataset_json).schema_of_labels if dataset_json else None
+    scoring = None
+    if references is not None:
+        if labels is None:
+            raise UsageError("--references", "the meaning of the values is not known", "add --dataset-json FILE")
+        extras = Extras(metrics=asked_for(chosen))
+        scoring = Scoring(references, labels, nsd_tolerance, empty, jobs, out / "scores", extras)
+    read = [read_system(one, labels, scoring) for one in given]
+    of_cases, source = subjects_of(read, subjects, dataset_json, Workspace.at(workspace))
+    wanted = engine.Wanted(chosen, baseline, margin, of_cases, source, seed)
+    found, scores = engine.compare(read, wanted)
+    page = write_comparison(out, found, scores)
+    _tell(speaker, found, page)
+
+
+def _tell(speaker: Speaker, found: Comparison, page: Path) -> None:
+    """The table of the main metric, what may be concluded, and where the rest is."""
+    from selfcfg.report.comparison import pairs_table, scores_table  # noqa: PLC0415
+
+    speaker.say(f"{counted(found.cases, 'case')} of {counted(found.subjects, 'subject')}")
+    table = pairs_table if found.pairs else scores_table
+    speaker.say(table(found, found.metrics[0]))
+    speaker.say("\n".join(found.conclusions))
+    speaker.say(f"report: {page}")
+    verdicts = [pair.model_dump(mode="json", exclude_none=True) for pair in found.pairs if pair.family == "main"]
+    speaker.done({"report": str(page), "conclusions": list(found.conclusions), "pairs": verdicts})
