@@ -50,8 +50,7 @@ def section(folder: Path, design: Design) -> list[str]:
     """Blocks of Markdown on the results in a folder, whose name is that of the dataset and of the study's part."""
     protocol, results = Protocol.read(folder / PROTOCOL), read_results(folder)
     name, _, part = folder.name.partition("_")
-    pattern = DOMAINS[name].subjects or "(.*)"
-    subjects = {case: found[1] for case in protocol.test if (found := re.match(pattern, case))}
+    subjects = subjects_of(folder)
     cells, baseline = cells_of(results, subjects), baseline_of(results)
     file = folder / MADE_ON
     blocks = [
@@ -60,6 +59,7 @@ def section(folder: Path, design: Design) -> list[str]:
         + makers(read_json(file) if file.is_file() else []),
         *_progress(results, design, protocol),
         *_judged(results, design, subjects),
+        f"![Dice over labelled subjects]({picture_of(folder)})",
     ]
     for budget in dict.fromkeys(cell.budget for cell in cells):
         mine = [cell for cell in cells if cell.budget == budget]
@@ -68,6 +68,17 @@ def section(folder: Path, design: Design) -> list[str]:
             table_of(mine, baseline),
         ]
     return [*blocks, *rates_at_an_end(results, protocol.rates)]
+
+
+def subjects_of(folder: Path) -> dict[str, str]:
+    """The subject of each test case of the results in a folder."""
+    pattern = DOMAINS[folder.name.partition("_")[0]].subjects or "(.*)"
+    return {case: found[1] for case in Protocol.read(folder / PROTOCOL).test if (found := re.match(pattern, case))}
+
+
+def picture_of(folder: Path) -> str:
+    """The name that the plot of the results in a folder has among the pages."""
+    return f"{folder.parent.name}-{folder.name}.png"
 
 
 def _progress(results: Sequence[LabelResult], design: Design, protocol: Protocol) -> Iterator[str]:
@@ -94,7 +105,7 @@ def _judged(results: Sequence[LabelResult], design: Design, subjects: Mapping[st
         for cell, against, n_seeds in _compared(results, claim, subjects):
             difference = against.difference
             verdicts.append(verdict(difference, is_whole=n_seeds >= design.seeds))
-            told = [between(difference.mean, difference.bca, "+"), probability(against.sign_flip), cell.ahead]
+            told = [between(difference.mean, difference.interval, "+"), probability(against.sign_flip), cell.ahead]
             rows.append([f"{claim.arm} - {claim.other}", cell.subjects, cell.steps, *told, f"**{verdicts[-1]}**"])
         if verdicts:
             lines.append(summed_up(f"{claim.words} (`{claim.arm}` better than `{claim.other}`)", verdicts))

@@ -2,8 +2,8 @@
 
     python benchmarks/results_pages.py
 
-Tables, intervals and judgements are made anew from ``benchmarks/results`` each time. What people have to say is in
-``notes.md`` in the folder of a study's results, and is taken into the page as it is.
+Tables, plots, intervals and judgements are made anew from ``benchmarks/results`` each time, and the reports there, too.
+What people have to say is in ``notes.md`` in the folder of a study's results, and is taken into the page as it is.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import label_efficiency_study as efficiency
 import reference_study as guided
 import two_stage_page
-from label_page import Claim, Design, gradients, section
+from label_page import Claim, Design, gradients, picture_of, section, subjects_of
 from studying import RESULTS
 from verdicts import RULE
 
+from selfcfg.engine.label_efficiency.results import PROTOCOL, Protocol, read_results
 from selfcfg.files import write_text
+from selfcfg.report.label_efficiency import PLOT, write_label_report
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 INDEX = re.compile(r"(```\{toctree\}\n:caption: Results\n:maxdepth: 1\n\n).*?(```)", re.DOTALL)
@@ -139,6 +142,10 @@ def indexed(index: str, names: list[str]) -> str:
 def main() -> None:
     """All pages, and their entries in the index."""
     made, index = pages(), DOCS / "index.md"
+    for folder in (*_folders(RESULTS / efficiency.NAME), *_folders(RESULTS / guided.NAME)):
+        write_label_report(folder, Protocol.read(folder / PROTOCOL), read_results(folder), subjects_of(folder))
+        (DOCS / "results").mkdir(exist_ok=True)
+        shutil.copyfile(folder / PLOT, DOCS / "results" / picture_of(folder))
     for name, text in made.items():
         write_text(DOCS / "results" / f"{name}.md", text)
     write_text(index, indexed(index.read_text(encoding="utf-8"), [*made]))

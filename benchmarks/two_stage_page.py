@@ -113,7 +113,7 @@ def _claims(groups: Mapping[str, Mapping[int, Scores]]) -> list[str]:
             missing.append(f"{one} against {other}")
             continue
         found = paired(differences, np.random.default_rng(0))
-        told = f"{between(found.difference.mean, found.difference.bca, '+')}, p {probability(found.sign_flip)}"
+        told = f"{between(found.difference.mean, found.difference.interval, '+')}, p {probability(found.sign_flip)}"
         lines.append(
             f"- {words} ({one} less {other}: {told}): **{verdict(found.difference, is_whole=len(shared) >= SEEDS)}**."
         )
@@ -139,13 +139,13 @@ def _table(groups: Mapping[str, Mapping[int, Scores]], plain: Mapping[int, Score
         seeds = [*by_seed]
         scores = [fmean(by_seed[seed].values()) for seed in seeds]
         found = estimate([*_mean(by_seed, seeds).values()], np.random.default_rng(0))
-        row = [name, len(seeds), between(found.mean, found.bca), f"{min(scores):.3f} to {max(scores):.3f}"]
+        row = [name, len(seeds), between(found.mean, found.interval), f"{min(scores):.3f} to {max(scores):.3f}"]
         differences, shared = _differences(by_seed, plain)
         if not shared or by_seed is plain:
             rows.append([*row, "-", "-"])
             continue
         against = paired(differences, np.random.default_rng(0))
-        told = between(against.difference.mean, against.difference.bca, "+")
+        told = between(against.difference.mean, against.difference.interval, "+")
         rows.append([*row, told, probability(against.sign_flip)])
     heads = ["system", "seeds", "Dice (95 %)", "range over seeds", "difference to plain (95 %)", "p"]
     return table(heads, rows)
@@ -168,7 +168,7 @@ def _ablations(rows: Sequence[Row], ablated: Sequence[Row]) -> list[str]:
             row = named.get(system)
             differences = _differences({seed: row["cases"]}, student)[0] if row and system != "student" else []
             found = paired(differences, np.random.default_rng(0)).difference if differences else None
-            told = between(found.mean, found.bca, "+") if found else "-"
+            told = between(found.mean, found.interval, "+") if found else "-"
             lines.append([label, f"{row['dice']:.3f}" if row else "missing", told])
         blocks.append(table([head, "Dice", "difference (95 %)"], lines))
     return blocks

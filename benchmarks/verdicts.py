@@ -13,7 +13,7 @@ HOLDS, OPEN, OPPOSITE, TOO_FEW = "holds", "not shown", "the opposite", "too few 
 SO_FAR = " so far"
 
 RULE = (
-    "A claim **holds** where the 95 % interval of the paired difference (BCa bootstrap over test subjects, of the mean "
+    "A claim **holds** where the 95 % interval of the paired difference (bootstrap over test subjects, of the mean "
     "over seeds) lies above 0, **the opposite** where it lies below, and is **not shown** where it holds 0; **so far** "
     "where seeds of the study are still missing, of which the next may well say otherwise. Nothing else is weighed, "
     "and what another choice of labelled subjects would change is not in the intervals."
@@ -27,9 +27,9 @@ def verdict(difference: Estimate, *, is_whole: bool) -> str:
         difference: with its interval.
         is_whole: whether all seeds of the study are in it.
     """
-    if difference.bca is None:
+    if difference.interval is None:
         return TOO_FEW
-    found = HOLDS if difference.bca.low > 0 else OPPOSITE if difference.bca.high < 0 else OPEN
+    found = HOLDS if difference.interval.low > 0 else OPPOSITE if difference.interval.high < 0 else OPEN
     return found if is_whole else found + SO_FAR
 
 

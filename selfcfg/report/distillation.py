@@ -118,7 +118,7 @@ _NOTES = """{cases} cases, each predicted by all systems. The Dice of a case is 
 subject the mean over its cases; NSD with a tolerance of {tolerance}, the mean over classes. The best teacher is the one
 with the highest Dice on these cases, which speaks for it and against the student. Time is the median over cases, from
 the image that was read to the label map; the ensemble runs its teachers one after the other. Memory is a forecast for
-the largest case on a processor. Bounds are of the BCa bootstrap over subjects (one-sided, 95 %). Validation cases chose
+the largest case on a processor. Bounds are of the bootstrap over subjects (one-sided, 95 %). Validation cases chose
 neither weights nor epochs of the final networks, except where teachers were weighted by their scores."""
 
 

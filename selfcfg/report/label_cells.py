@@ -55,10 +55,10 @@ class Cell:
         """Plain values; null where there are too few test subjects."""
         told: dict[str, Any] = {"arm": self.arm, "fraction": self.fraction, "budget": self.budget}
         told |= {"subjects": self.subjects, "steps": self.steps, "seeds": list(self.by_seed)}
-        told |= {"test_subjects": self.dice.n, "dice": self.dice.mean, "interval": self.dice.bca}
+        told |= {"test_subjects": self.dice.n, "dice": self.dice.mean, "interval": self.dice.interval}
         if self.against is not None:
             found = self.against.difference
-            told |= {"difference": found.mean, "difference_interval": found.bca, "percentile": found.percentile}
+            told |= {"difference": found.mean, "difference_interval": found.interval}
             told |= {
                 "ahead": self.ahead,
                 "wilcoxon": self.against.wilcoxon,
@@ -170,7 +170,7 @@ def _verdicts(arm: str, baseline: str, cells: Sequence[Cell]) -> list[str]:
 
 def _told(cell: Cell) -> str:
     found = cell.against.difference if cell.against else cell.dice
-    between = f", 95 % interval {found.bca.low:+.3f} to {found.bca.high:+.3f}" if found.bca else ""
+    between = f", 95 % interval {found.interval.low:+.3f} to {found.interval.high:+.3f}" if found.interval else ""
     return f"{cell.subjects} labelled (Dice {found.mean:+.3f}{between}, ahead in {cell.ahead})"
 
 

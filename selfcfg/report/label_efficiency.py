@@ -10,7 +10,7 @@ from typing import Any
 
 from selfcfg.engine.label_efficiency.results import LabelResult, Protocol
 from selfcfg.files import replacing, write_text
-from selfcfg.kernels.statistics import Interval
+from selfcfg.kernels.statistics import Estimate, Interval
 from selfcfg.report.label_cells import Cell, baseline_of, cells_of, conclusions, rates_at_an_end
 from selfcfg.report.tables import cell as plain
 from selfcfg.report.tables import number, table
@@ -42,7 +42,7 @@ def write_label_report(
     cells, baseline = cells_of(results, subjects), baseline_of(results)
     sentences = [*conclusions(cells, baseline), *rates_at_an_end(results, protocol.rates)]
     write_text(folder / SCORES, _scores(results, subjects))
-    draw_cells(cells, folder / PLOT)
+    draw_cells(cells, baseline, folder / PLOT)
     sections = [
         f"# Label efficiency: {protocol.dataset}, {protocol.configuration}, planner {protocol.planner}",
         "## What may be concluded",
@@ -73,43 +73,63 @@ def table_of(cells: Sequence[Cell], baseline: str, *, with_budget: bool = False)
     return table(heads, [_row(cell) for cell in cells])
 
 
-def draw_cells(cells: Sequence[Cell], path: Path) -> None:
-    """Writes a PNG: mean Dice over labelled subjects, a line an arm, a panel a budget, with intervals and each seed."""
+def draw_cells(cells: Sequence[Cell], baseline: str, path: Path) -> None:
+    """Writes a PNG: mean Dice over labelled subjects, and below it the difference to the baseline.
+
+    A line an arm, a column a budget, with intervals, and above with each seed.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - slow to import
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     budgets, arms = ([*dict.fromkeys(getattr(cell, what) for cell in cells)] for what in ("budget", "arm"))
+    has_differences = any(cell.against for cell in cells)
     width, height = _PANEL_INCHES
-    figure = Figure(figsize=(width * len(budgets), height), layout="constrained")
+    rows = 2 if has_differences else 1
+    figure = Figure(figsize=(width * len(budgets), height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(budgets), sharey=True, squeeze=False)[0]
-    for panel, budget in zip(panels, budgets, strict=True):
+    panels = figure.subplots(rows, len(budgets), sharex="col", sharey="row", squeeze=False)
+    for column, budget in zip(panels.T, budgets, strict=True):
+        shown = [cell for cell in cells if cell.budget == budget]
         for place, arm in enumerate(arms):
-            if mine := [cell for cell in cells if (cell.arm, cell.budget) == (arm, budget)]:
-                _line(panel, arm, mine, _COLORS[place % len(_COLORS)], 1 + 0.02 * (place - (len(arms) - 1) / 2))
-        counts = sorted({cell.subjects for cell in cells if cell.budget == budget})
-        panel.set_xscale("log")
-        panel.set_xticks(counts, [str(count) for count in counts])
-        panel.minorticks_off()
-        panel.set_title(f"{budget}: {next(cell.steps for cell in cells if cell.budget == budget)} steps", fontsize=10)
-        panel.set_xlabel("labelled subjects")
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("mean Dice of the test subjects")
-    panels[0].legend(fontsize="small")
+            if mine := [cell for cell in shown if cell.arm == arm]:
+                _line(column, arm, mine, _COLORS[place % len(_COLORS)], 1 + 0.02 * (place - (len(arms) - 1) / 2))
+        counts = sorted({cell.subjects for cell in shown})
+        for panel in column[1:]:
+            panel.axhline(0, color="0.3", linewidth=1)
+        for panel in column:
+            panel.set_xscale("log")
+            panel.set_xticks(counts, [str(count) for count in counts])
+            panel.minorticks_off()
+            panel.grid(alpha=0.3)
+        column[0].set_title(f"{budget}: {shown[0].steps} steps", fontsize=10)
+        column[-1].set_xlabel("labelled subjects")
+    panels[0][0].set_ylabel("mean Dice of the test subjects")
+    panels[0][0].legend(fontsize="small")
+    if has_differences:
+        panels[1][0].set_ylabel(f"difference to {baseline}")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
 
 
-def _line(panel: Any, arm: str, cells: Sequence[Cell], color: str, beside: float) -> None:
-    """One arm: means with intervals, and each seed as a small point; arms stand a little beside each other."""
-    counts = [cell.subjects * beside for cell in cells]
-    means = [cell.dice.mean for cell in cells]
-    intervals = [cell.dice.bca or Interval(cell.dice.mean, cell.dice.mean) for cell in cells]
+def _line(column: Sequence[Any], arm: str, cells: Sequence[Cell], color: str, beside: float) -> None:
+    """One arm in the panels of a budget; arms stand a little beside each other."""
+    _points(column[0], [(cell.subjects * beside, cell.dice) for cell in cells], color, arm)
+    for cell in cells:
+        seeds = [*cell.by_seed.values()]
+        column[0].plot([cell.subjects * beside] * len(seeds), seeds, ".", color=color, alpha=0.4, markersize=4)
+    for panel in column[1:]:
+        found = [(cell.subjects * beside, cell.against.difference) for cell in cells if cell.against]
+        _points(panel, found, color, arm)
+
+
+def _points(panel: Any, estimates: Sequence[tuple[float, Estimate]], color: str, arm: str) -> None:
+    """Means with their intervals, joined by a line."""
+    means = [found.mean for _, found in estimates]
+    intervals = [found.interval or Interval(found.mean, found.mean) for _, found in estimates]
     below = [mean - interval.low for mean, interval in zip(means, intervals, strict=True)]
     above = [interval.high - mean for mean, interval in zip(means, intervals, strict=True)]
+    counts = [count for count, _ in estimates]
     panel.errorbar(counts, means, yerr=[below, above], color=color, marker="o", markersize=5, capsize=3, label=arm)
-    for count, cell in zip(counts, cells, strict=True):
-        panel.plot([count] * len(cell.by_seed), [*cell.by_seed.values()], ".", color=color, alpha=0.4, markersize=4)
 
 
 def _tables(cells: Sequence[Cell], baseline: str) -> list[str]:
@@ -122,7 +142,7 @@ def _tables(cells: Sequence[Cell], baseline: str) -> list[str]:
 
 def _row(cell: Cell) -> list[object]:
     scores = [*cell.by_seed.values()]
-    row: list[object] = [cell.arm, cell.subjects, _with(cell.dice.mean, cell.dice.bca, ""), len(scores)]
+    row: list[object] = [cell.arm, cell.subjects, _with(cell.dice.mean, cell.dice.interval, ""), len(scores)]
     row.append(f"{min(scores):.3f} to {max(scores):.3f}")
     if cell.against is None:
         return [*row, "-", "-", "-"]
@@ -130,7 +150,7 @@ def _row(cell: Cell) -> list[object]:
     probabilities = [
         "too few" if p is None else "< 0.001" if p < 0.001 else number(p) for p in (cell.against.sign_flip, cell.p)
     ]
-    return [*row, _with(difference.mean, difference.bca, "+"), *probabilities]
+    return [*row, _with(difference.mean, difference.interval, "+"), *probabilities]
 
 
 def _with(mean: float, interval: Interval | None, sign: str) -> str:
@@ -157,7 +177,7 @@ def _making(protocol: Protocol, results: Sequence[LabelResult]) -> list[str]:
         "has seen. For one seed all arms have the same labelled subjects, and those of a smaller number are among "
         "those of a bigger one." + (_CHOICE if len(protocol.rates) > 1 else ""),
         "The Dice of a case is the mean over its classes, that of a subject the mean over its cases and over the "
-        "seeds. Intervals are bootstrap intervals (BCa) over test subjects; p is that of the sign-flip permutation "
+        "seeds. Intervals are of the bootstrap over test subjects; p is that of the sign-flip permutation "
         "test of paired differences, corrected by Holm's method for all comparisons of this page.",
         f"All scores: `{SCORES}`; all jobs: `results.jsonl`; what they share: `protocol.json`.",
     ]

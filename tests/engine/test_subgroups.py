@@ -54,7 +54,7 @@ def test_groups_have_the_mean_of_their_cases_and_an_interval_from_six_on(scores:
     large, small = (group.scores["organ"]["dice"] for group in site.groups)
     expected = estimate(dice[:7], np.random.default_rng(0))
     assert (large.n, large.mean) == (7, pytest.approx(np.mean(dice[:7])))
-    assert (large.low, large.high) == expected.bca
+    assert (large.low, large.high) == expected.interval
     assert (small.n, small.mean, small.low, small.high) == (2, pytest.approx(np.mean(dice[7:9])), None, None)
     over_classes = site.groups[0].scores["mean"]["dice"]
     assert over_classes.mean == pytest.approx(np.mean([dice[0] / 2, *dice[1:7]]))

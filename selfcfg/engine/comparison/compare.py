@@ -139,7 +139,7 @@ def _row(found: Aligned, metric: str, target: str) -> _Row:
 
 def _scores(row: _Row, found: Aligned, seed: int) -> Iterable[SystemScore]:
     for name, values, of_cases in zip(found.systems, row.values, row.case_values, strict=True):
-        made = estimate(values, generator(seed, f"compare/{row.metric}/{row.target}/{name}"), expanded=True)
+        made = estimate(values, generator(seed, f"compare/{row.metric}/{row.target}/{name}"))
         undefined = found.undefined[row.metric]
         classes = found.classes if row.target == MEAN else (row.target,)
         yield SystemScore(
@@ -149,8 +149,8 @@ def _scores(row: _Row, found: Aligned, seed: int) -> Iterable[SystemScore]:
             cases=len(of_cases),
             subjects=made.n,
             mean=made.mean,
-            low=made.percentile.low if made.percentile else None,
-            high=made.percentile.high if made.percentile else None,
+            low=made.interval.low if made.interval else None,
+            high=made.interval.high if made.interval else None,
             median=float(np.median(of_cases)),
             undefined=sum(undefined[one][name] for one in classes),
         )
@@ -172,8 +172,8 @@ def _pair(row: _Row, names: tuple[str, str], places: tuple[int, int], *, is_main
     one, other = places
     differences, sign = row.values[one] - row.values[other], METRICS[row.metric].sign
     of_cases = sign * (row.case_values[one] - row.case_values[other])
-    made = paired([*differences], rng, expanded=True)
-    interval = made.difference.percentile
+    made = paired([*differences], rng)
+    interval = made.difference.interval
     no_worse, no_better = None, None
     if is_main and wanted.margin is not None and interval is not None:
         ends = interval if sign > 0 else Interval(-interval.high, -interval.low)

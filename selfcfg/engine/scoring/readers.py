@@ -63,7 +63,7 @@ class AgainstReaders(Record):
         lowest: of the pairs of readers.
         highest: of the pairs of readers.
         difference: mean over cases of the first less the second.
-        low: lower end of its 95 % interval, BCa bootstrap; None for fewer than 6 cases.
+        low: lower end of its 95 % interval (bootstrap); None for fewer than 6 cases.
         high: its upper end.
         verdict: "within" where the interval holds 0, else on which side of it the prediction is.
     """

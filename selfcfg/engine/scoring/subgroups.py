@@ -33,7 +33,7 @@ class Spread(Record):
     Args:
         n: subjects for which the metric is defined; cases where no subjects are told.
         mean: over them.
-        low: lower end of the 95 % interval, BCa bootstrap; None for fewer than 6.
+        low: lower end of the 95 % interval (bootstrap); None for fewer than 6.
         high: its upper end.
     """
 
@@ -90,7 +90,7 @@ class Grouped(Record):
 
     def text(self) -> str:
         """The tables of all attributes, and what their numbers are."""
-        notes = [f"In brackets: 95 % interval of the mean (BCa bootstrap); none for a group of fewer than {FEWEST}."]
+        notes = [f"In brackets: 95 % interval of the mean (bootstrap); none for a group of fewer than {FEWEST}."]
         if self.without_row:
             notes.append(f"{counted(len(self.without_row), 'case')} without a row: {listed(self.without_row)}.")
         if self.n_unknown:
@@ -170,7 +170,7 @@ def spread(values: Mapping[str, float], subjects: Mapping[str, str]) -> Spread:
     if not sample:
         return Spread(n=0, mean=None, low=None, high=None)
     found = estimate(sample, np.random.default_rng(0))
-    low, high = found.bca or (None, None)
+    low, high = found.interval or (None, None)
     return Spread(n=found.n, mean=found.mean, low=low, high=high)
 
 
