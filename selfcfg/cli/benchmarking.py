@@ -142,6 +142,7 @@ def distillation(
     """Puts a student beside its teachers and their ensemble: Dice, NSD, time, size, and whether it is no worse."""
     from selfcfg.engine.distillation.side_by_side import Task, side_by_side  # noqa: PLC0415
     from selfcfg.report import distillation as page  # noqa: PLC0415
+    from selfcfg.report.tables import for_terminal  # noqa: PLC0415
     from selfcfg.runs import RunRecord, fold_folders  # noqa: PLC0415
 
     if (images is None) != (labels is None):
@@ -153,7 +154,7 @@ def distillation(
     subjects = {case.id: case.subject for case in project.dataset.cases} if images is None else {}
     title = f"{record.dataset}, {record.configuration}, {folds[0].path.parent.name}"
     against = page.write_distillation_report(folder, title, systems, subjects, margin)
-    speaker.say(page.table_of(systems, subjects, page.best_teacher(systems, subjects)))
+    speaker.say(for_terminal(page.table_of(systems, subjects, page.best_teacher(systems, subjects))))
     speaker.say("\n".join(one.sentence() for one in against))
     speaker.say(f"report: {folder / page.PAGE}")
     speaker.done({**page.as_json(systems, subjects, against), "report": str(folder / page.PAGE)})
@@ -163,13 +164,14 @@ def _tell(speaker: Speaker, benchmark: Benchmark, finished: Finished) -> None:
     """The report on all jobs that are done; then whatever kept others from it."""
     from selfcfg.report.label_cells import baseline_of, conclusions, rates_at_an_end  # noqa: PLC0415
     from selfcfg.report.label_efficiency import PAGE, table_of, write_label_report  # noqa: PLC0415
+    from selfcfg.report.tables import for_terminal  # noqa: PLC0415
 
     folder, (results, failed) = benchmark.folder, finished
     told = []
     if results:
         cells = write_label_report(folder, benchmark.protocol(), results, benchmark.subjects)
         baseline = baseline_of(results)
-        speaker.say(table_of(cells, baseline, with_budget=True))
+        speaker.say(for_terminal(table_of(cells, baseline, with_budget=True)))
         at_an_end = rates_at_an_end(results, benchmark.wanted.rates)
         speaker.say("\n".join([*conclusions(cells, baseline), *at_an_end]))
         speaker.say(f"report: {folder / PAGE}")

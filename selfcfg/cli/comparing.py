@@ -92,10 +92,11 @@ def compare(
 def _tell(speaker: Speaker, found: Comparison, page: Path) -> None:
     """The table of the main metric, what may be concluded, and where the rest is."""
     from selfcfg.report.comparison import pairs_table, scores_table  # noqa: PLC0415
+    from selfcfg.report.tables import for_terminal  # noqa: PLC0415
 
     speaker.say(f"{counted(found.cases, 'case')} of {counted(found.subjects, 'subject')}")
     table = pairs_table if found.pairs else scores_table
-    speaker.say(table(found, found.metrics[0]))
+    speaker.say(for_terminal(table(found, found.metrics[0])))
     speaker.say("\n".join(found.conclusions))
     speaker.say(f"report: {page}")
     verdicts = [pair.model_dump(mode="json", exclude_none=True) for pair in found.pairs if pair.family == "main"]

@@ -25,6 +25,17 @@ def cell(value: object) -> str:
     return html.escape(str(value), quote=False).replace("|", "\\|").replace("\n", " ")
 
 
+def for_terminal(table: str) -> str:
+    """A Markdown table without the escapes that only a page needs.
+
+    >>> print(for_terminal(table(["class", "p"], [["liver|left", "< 0.001"]])))
+    | class | p |
+    | :-- | --: |
+    | liver|left | < 0.001 |
+    """
+    return html.unescape(table.replace("\\|", "|"))
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number with a fixed count of digits after the point; "-" for None.
 
