@@ -56,7 +56,8 @@ def section(folder: Path, design: Design) -> list[str]:
     blocks = [
         f"## {name.capitalize()}" + f", {part}" * bool(part),
         f"{len(protocol.train)} training and {len(protocol.test)} test cases ({cells[0].dice.n} subjects). "
-        + makers(read_json(file) if file.is_file() else []),
+        + makers(read_json(file) if file.is_file() else [])
+        + " One seed: another start, or other labelled subjects, may say otherwise." * (design.seeds == 1),
         *_progress(results, design, protocol),
         *_judged(results, design, subjects),
         f"![Dice over labelled subjects]({picture_of(folder)})",

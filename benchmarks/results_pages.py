@@ -74,7 +74,8 @@ def label_efficiency(results: Path) -> Iterator[str]:
         arms = efficiency.arms_of("", ablate=is_ablation)
         parts = [Claim(kind.arm, arm, _told(kind)) for arm, kind in arms.items() if arm != kind.arm]
         claims = parts if is_ablation else [*GAIN, *DETAIL]
-        yield from section(folder, Design([*arms], efficiency.FRACTIONS.split(","), efficiency.SEEDS, claims))
+        size = (["0.05"], 1) if is_ablation else (efficiency.FRACTIONS.split(","), efficiency.SEEDS)
+        yield from section(folder, Design([*arms], *size, claims))
 
 
 def _told(kind: efficiency.Kind) -> str:

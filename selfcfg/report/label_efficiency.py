@@ -20,6 +20,9 @@ PAGE, PLOT, SCORES = "report.md", "label_efficiency.png", "cases.csv"
 _COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00")
 """Okabe and Ito's palette without its yellow, told apart with every colour vision."""
 
+_MARKERS = "os^D"
+"""With each round through the colours the next one."""
+
 _PANEL_INCHES = (4.6, 3.8)
 
 _CHOICE = (
@@ -92,7 +95,9 @@ def draw_cells(cells: Sequence[Cell], baseline: str, path: Path) -> None:
         shown = [cell for cell in cells if cell.budget == budget]
         for place, arm in enumerate(arms):
             if mine := [cell for cell in shown if cell.arm == arm]:
-                _line(column, arm, mine, _COLORS[place % len(_COLORS)], 1 + 0.02 * (place - (len(arms) - 1) / 2))
+                turn, color = divmod(place, len(_COLORS))
+                style = {"color": _COLORS[color], "marker": _MARKERS[turn % len(_MARKERS)], "label": arm}
+                _line(column, mine, style, 1 + 0.02 * (place - (len(arms) - 1) / 2))
         counts = sorted({cell.subjects for cell in shown})
         for panel in column[1:]:
             panel.axhline(0, color="0.3", linewidth=1)
@@ -104,32 +109,32 @@ def draw_cells(cells: Sequence[Cell], baseline: str, path: Path) -> None:
         column[0].set_title(f"{budget}: {shown[0].steps} steps", fontsize=10)
         column[-1].set_xlabel("labelled subjects")
     panels[0][0].set_ylabel("mean Dice of the test subjects")
-    panels[0][0].legend(fontsize="small")
+    figure.legend(handles=panels[0][0].get_legend_handles_labels()[0], loc="outside right upper", fontsize="small")
     if has_differences:
         panels[1][0].set_ylabel(f"difference to {baseline}")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110, metadata={"Software": None})
 
 
-def _line(column: Sequence[Any], arm: str, cells: Sequence[Cell], color: str, beside: float) -> None:
+def _line(column: Sequence[Any], cells: Sequence[Cell], style: Mapping[str, str], beside: float) -> None:
     """One arm in the panels of a budget; arms stand a little beside each other."""
-    _points(column[0], [(cell.subjects * beside, cell.dice) for cell in cells], color, arm)
+    _points(column[0], [(cell.subjects * beside, cell.dice) for cell in cells], style)
     for cell in cells:
         seeds = [*cell.by_seed.values()]
-        column[0].plot([cell.subjects * beside] * len(seeds), seeds, ".", color=color, alpha=0.4, markersize=4)
+        column[0].plot([cell.subjects * beside] * len(seeds), seeds, ".", color=style["color"], alpha=0.4, markersize=4)
     for panel in column[1:]:
         found = [(cell.subjects * beside, cell.against.difference) for cell in cells if cell.against]
-        _points(panel, found, color, arm)
+        _points(panel, found, style)
 
 
-def _points(panel: Any, estimates: Sequence[tuple[float, Estimate]], color: str, arm: str) -> None:
+def _points(panel: Any, estimates: Sequence[tuple[float, Estimate]], style: Mapping[str, str]) -> None:
     """Means with their intervals, joined by a line."""
     means = [found.mean for _, found in estimates]
     intervals = [found.interval or Interval(found.mean, found.mean) for _, found in estimates]
     below = [mean - interval.low for mean, interval in zip(means, intervals, strict=True)]
     above = [interval.high - mean for mean, interval in zip(means, intervals, strict=True)]
     counts = [count for count, _ in estimates]
-    panel.errorbar(counts, means, yerr=[below, above], color=color, marker="o", markersize=5, capsize=3, label=arm)
+    panel.errorbar(counts, means, yerr=[below, above], markersize=5, capsize=3, **style)
 
 
 def _tables(cells: Sequence[Cell], baseline: str) -> list[str]:
