@@ -64,11 +64,12 @@ def compare(
 ) -> None:
     """Says what may be concluded of two or more systems on the same cases: intervals, corrected tests, ranking."""
     from selfcfg.engine.comparison import compare as engine  # noqa: PLC0415
-    from selfcfg.engine.comparison.scoring import Scoring  # noqa: PLC0415
+    from selfcfg.engine.comparison.scoring import LabelScoring  # noqa: PLC0415
     from selfcfg.engine.comparison.subjects import subjects_of  # noqa: PLC0415
     from selfcfg.engine.comparison.systems import given_systems, read_system, refuse_baseline  # noqa: PLC0415
     from selfcfg.engine.scoring.extras import Extras, asked_for  # noqa: PLC0415
     from selfcfg.engine.scoring.metrics import metrics_of  # noqa: PLC0415
+    from selfcfg.engine.scoring.scores import Scoring  # noqa: PLC0415
     from selfcfg.report.comparison import write_comparison  # noqa: PLC0415
 
     given = given_systems(systems)
@@ -80,7 +81,7 @@ def compare(
         if labels is None:
             raise UsageError("--references", "the meaning of the values is not known", "add --dataset-json FILE")
         extras = Extras(metrics=asked_for(chosen))
-        scoring = Scoring(references, labels, nsd_tolerance, empty, jobs, out / "scores", extras)
+        scoring = LabelScoring(references, labels, Scoring(nsd_tolerance, empty, extras), jobs, out / "scores")
     read = [read_system(one, labels, scoring) for one in given]
     of_cases, source = subjects_of(read, subjects, dataset_json, Workspace.at(workspace))
     wanted = engine.Wanted(chosen, baseline, margin, of_cases, source, seed)

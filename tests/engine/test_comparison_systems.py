@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfcfg.engine.comparison.scoring import Scoring
+from selfcfg.engine.comparison.scoring import LabelScoring
 from selfcfg.engine.comparison.subjects import subjects_of
 from selfcfg.engine.comparison.systems import Given, System, given_systems, read_system, scored_of
 from selfcfg.engine.scoring.evaluate import Evaluation, evaluate
+from selfcfg.engine.scoring.scores import Scoring
 from selfcfg.errors import DataError, UsageError
 from selfcfg.geometry import Geometry
 from selfcfg.io import write_label
@@ -52,11 +53,11 @@ def write_maps(root: Path) -> tuple[Path, Path]:
     return root / "references", root / "predictions"
 
 
-def scoring_of(root: Path, references: Path, tolerance: float = 1.0) -> Scoring:
-    return Scoring(references, PLAIN, tolerance, "exclude", 1, root / "scores")
+def scoring_of(root: Path, references: Path, tolerance: float = 1.0) -> LabelScoring:
+    return LabelScoring(references, PLAIN, Scoring(tolerance), 1, root / "scores")
 
 
-def one(path: Path, labels: LabelSchema | None = None, scoring: Scoring | None = None) -> System:
+def one(path: Path, labels: LabelSchema | None = None, scoring: LabelScoring | None = None) -> System:
     return read_system(Given("one", (path,)), labels, scoring)
 
 

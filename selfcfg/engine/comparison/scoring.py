@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfcfg.engine.scoring.evaluate import SUMMARY, Evaluation, combine, evaluate
-from selfcfg.engine.scoring.extras import NO_EXTRAS, Extras
-from selfcfg.engine.scoring.scores import Empty
+from selfcfg.engine.scoring.scores import Scoring
 from selfcfg.errors import DataError, listed
 from selfcfg.files import hash_file, hash_json, read_json, write_json
 from selfcfg.image_files import image_files
@@ -23,29 +22,25 @@ _AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Scoring:
+class LabelScoring:
     """How label maps are scored.
 
     Args:
         references: folder of the reference label maps.
         labels: meaning of the values.
-        nsd_tolerance: mm; pixels for pictures.
-        empty: see `selfcfg.engine.scoring.evaluate.evaluate`.
+        how: with which settings.
         jobs: worker processes at most.
         folder: for the scores, a folder a system.
-        extras: metrics that are asked for.
     """
 
     references: Path
     labels: LabelSchema
-    nsd_tolerance: float
-    empty: Empty
+    how: Scoring
     jobs: int
     folder: Path
-    extras: Extras = NO_EXTRAS
 
 
-def score_here(asked: str, predictions: Mapping[str, Path], scoring: Scoring, name: str) -> Evaluation:
+def score_here(asked: str, predictions: Mapping[str, Path], scoring: LabelScoring, name: str) -> Evaluation:
     """The scores of the predictions that have a reference, also written into a folder of this name.
 
     Args:
@@ -76,9 +71,9 @@ def score_here(asked: str, predictions: Mapping[str, Path], scoring: Scoring, na
                     {case: references[case] for case in some},
                     {case: predictions[case] for case in some},
                     scoring.labels,
-                    nsd_tolerance=scoring.nsd_tolerance,
-                    empty=scoring.empty,
-                    extras=scoring.extras,
+                    nsd_tolerance=scoring.how.nsd_tolerance,
+                    empty=scoring.how.empty,
+                    extras=scoring.how.extras,
                     jobs=scoring.jobs,
                 )
             parts = [combine([*parts, found_scores])]
@@ -89,9 +84,9 @@ def score_here(asked: str, predictions: Mapping[str, Path], scoring: Scoring, na
     return combine(parts)
 
 
-def _source(prediction: Path, reference: Path, scoring: Scoring) -> str:
-    settings = [scoring.labels.model_dump(mode="json"), scoring.nsd_tolerance, scoring.empty]
-    settings += [scoring.extras.model_dump(mode="json")]
+def _source(prediction: Path, reference: Path, scoring: LabelScoring) -> str:
+    settings = [scoring.labels.model_dump(mode="json"), scoring.how.nsd_tolerance, scoring.how.empty]
+    settings += [scoring.how.extras.model_dump(mode="json")]
     return hash_json([hash_file(prediction), hash_file(reference), *settings])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from selfcfg.engine.comparison.nnunet import is_nnunet, read_nnunet
-from selfcfg.engine.comparison.scoring import Scoring, score_here
+from selfcfg.engine.comparison.scoring import LabelScoring, score_here
 from selfcfg.engine.comparison.values import ClassValues, Scored
 from selfcfg.engine.scoring.evaluate import SUMMARY, Evaluation
 from selfcfg.engine.scoring.metrics import METRICS
@@ -83,7 +83,7 @@ def refuse_baseline(baseline: str | None, names: Iterable[str]) -> None:
         raise UsageError("--baseline", f"there is no '{baseline}'", nearest(baseline, known))
 
 
-def read_system(given: Given, labels: LabelSchema | None, scoring: Scoring | None) -> System:
+def read_system(given: Given, labels: LabelSchema | None, scoring: LabelScoring | None) -> System:
     """The scores of all repetitions of a system.
 
     Args:
@@ -106,7 +106,7 @@ def read_system(given: Given, labels: LabelSchema | None, scoring: Scoring | Non
     return System(given.name, read[0][0], tuple(scored for _, scored, _ in read), read[0][2])
 
 
-def _read(path: Path, labels: LabelSchema | None, scoring: Scoring | None, name: str) -> tuple[Kind, Scored, str]:
+def _read(path: Path, labels: LabelSchema | None, scoring: LabelScoring | None, name: str) -> tuple[Kind, Scored, str]:
     """Kind, scores and dataset of one repetition."""
     asked = f"compare '{name}' ({path})"
     if path.is_file() and path.suffix == ".json":
