@@ -27,12 +27,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from small_plan import CONFIGURATION
-from studying import BUDGETS, DOMAINS, RATES, RESULTS, compared, converted, ours, planned, raw_folder
+from studying import BUDGETS, DOMAINS, RATES, RESULTS, compared, converted, planned, raw_folder
 
 from selfcfg.files import write_json, write_text
-from selfcfg.io import read_label, write_label
 
 NAME = "reference_guided"
 """Of the folder of its results."""
@@ -68,25 +66,19 @@ BRIEF_BUDGETS = "short=2,converged=4"
 
 
 class Size(NamedTuple):
-    """Patch (y, x) and batch of a target, and where images are large the spacing in mm."""
+    """Patch (y, x) and batch of a target, and where images are large the spacing z,y,x in mm."""
 
     patch_size: list[int]
     batch_size: int
-    spacing: float | None = None
+    spacing: str | None = None
 
 
-SIZES = {"hippocampus": Size([56, 40], 16), "heart": Size([72, 72], 8, 2.5)}
+SIZES = {"hippocampus": Size([56, 40], 16), "heart": Size([72, 72], 8, "10,2.5,2.5")}
 
 TESTED = {"heart": 8}
 """Subjects of a target that are tested on, where a fifth of them would be too few for any test of a difference."""
 
-ORGANS = {"background": 0, "brainstem": 1, "spinal cord": 2, "mandible": 5}
-"""Of the reference, with their values; the other organs become background."""
-
 UNLABELLED = "openkbp_headneck_ct/partial_labels/images"
-
-NUMBER = 6
-"""Of the reference in the workspace."""
 
 GRADIENTS = "gradients.csv"
 COLUMNS = (
@@ -107,17 +99,7 @@ def prepared(data: Path, work: Path, targets: list[str]) -> None:
         if name in TESTED:
             _split(name, work)
         planned(name, work, *SIZES[name])
-    if (work / "raw" / f"Dataset{NUMBER:03d}_organs").is_dir():
-        return
-    source, labels = DOMAINS["headneck"], work / "organs" / "labels"
-    labels.mkdir(parents=True, exist_ok=True)
-    for file in sorted((data / source.labels).iterdir()):
-        values, geometry = read_label(file)
-        write_label(labels / file.name, np.where(np.isin(values, [*ORGANS.values()]), values, 0), geometry)
-    names = work / "organs" / "names.json"
-    write_json(names, ORGANS)
-    folders = ["--images", data / source.images, "--labels", labels, "--labels-json", names]
-    ours("convert", "folder", *folders, "--id", NUMBER, "--name", "organs", "--channels", "CT", "--workspace", work)
+    converted("organs", data, work)
 
 
 def _split(name: str, work: Path) -> None:
@@ -144,7 +126,7 @@ def studied(name: str, options: argparse.Namespace) -> None:
     if set(arms) != {"scratch"}:
         words += ["--unlabelled", options.data / UNLABELLED]
     if any(kind.trainer == NAME for kind in arms.values()):
-        words += ["--reference", NUMBER]
+        words += ["--reference", DOMAINS["organs"].number]
     words += ["--fractions", options.fractions or FRACTIONS[name], "--seeds", options.seeds]
     words += ["--budgets", BRIEF_BUDGETS if options.brief else BUDGETS, "--rates", RATES, "--jobs", options.jobs]
     place = ["-c", CONFIGURATION, "--workspace", options.work]
