@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from pretrainings import what_was_learnt
 from studying import DOMAINS, MADE_ON
 from verdicts import between, makers, probability, summed_up, verdict
 
@@ -68,7 +69,7 @@ def section(folder: Path, design: Design) -> list[str]:
             f"### {name.capitalize()}{f', {part}' * bool(part)}: {mine[0].steps} steps with labels",
             table_of(mine, baseline),
         ]
-    return [*blocks, *rates_at_an_end(results, protocol.rates)]
+    return [*blocks, *rates_at_an_end(results, protocol.rates), *what_was_learnt(folder)]
 
 
 def subjects_of(folder: Path) -> dict[str, str]:

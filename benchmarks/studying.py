@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pretrainings import note_pretrainings
 from small_plan import add_small
 
 from selfcfg.cli import main as selfcfg
@@ -148,6 +149,7 @@ def compared(number: int, words: list[object], out: Path, target: Path) -> None:
             if (out / file).is_file():
                 shutil.copyfile(out / file, target / file)
         note_makers(out, target)
+        note_pretrainings(out, target)
 
 
 def note_makers(out: Path, target: Path) -> None:

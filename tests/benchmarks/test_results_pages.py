@@ -174,3 +174,24 @@ def test_gradients_of_pretrainings_are_added_to_those_that_are_kept(script: Any,
         log.unlink()
     rows = (target / "gradients.csv").read_text().splitlines()
     assert rows[1:] == ["sum,0,0,0.25,,,,,,,0.125", "sum,1,0,0.5,,,,,,,0.125"]
+
+
+def test_what_pretrainings_logged_is_kept_and_told_by_arm(script: Any, tmp_path: Path) -> None:
+    pretrainings = script("pretrainings")
+    for seed, status, scores in ((0, "finished", (2.0, 1.0)), (1, "finished", (4.0, 2.0)), (2, "running", (9.0, 9.0))):
+        fold = tmp_path / "runs" / f"masked__standard__2d_small__hidden-seed{seed}" / "fold_0"
+        fold.mkdir(parents=True)
+        (fold / "run.json").write_text(json.dumps({"status": status}))
+        lines = [
+            {"seconds": 60.0, "terms": {"paint": value}, "validation": {"explained": value / 10, "probe": None}}
+            for value in scores
+        ]
+        (fold / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "kept").mkdir()
+    pretrainings.note_pretrainings(tmp_path, tmp_path / "kept")
+    once = (tmp_path / "kept" / pretrainings.FILE).read_text(encoding="utf-8")
+    pretrainings.note_pretrainings(tmp_path / "gone", tmp_path / "kept")
+    assert (tmp_path / "kept" / pretrainings.FILE).read_text(encoding="utf-8") == once
+    _, rows = pretrainings.what_was_learnt(tmp_path / "kept")
+    assert rows.splitlines()[-1] == "| hidden | paint 3.00 to 1.50 | explained 0.15 | 2 | 2.0 |"
+    assert pretrainings.what_was_learnt(tmp_path) == []
