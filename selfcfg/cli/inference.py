@@ -28,7 +28,7 @@ def predict(
     run: Annotated[
         str,
         typer.Argument(
-            metavar="RUN_OR_DATASET", help="folder of a recipe, experiment, fold or selected model; or dataset"
+            metavar="RUN_OR_DATASET", help="folder of an experiment, fold, recipe, selected model; or dataset"
         ),
     ],
     inputs: Annotated[

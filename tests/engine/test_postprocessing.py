@@ -10,15 +10,15 @@ import pytest
 from scipy import ndimage
 
 from selfcfg.engine.prediction.averaging import decoded
-from selfcfg.engine.prediction.postprocessing import Step, parts_of, postprocessed, survivors
+from selfcfg.engine.prediction.postprocessing import Components, Step, parts_of, postprocessed, survivors, voxel_size
 from selfcfg.engine.prediction.predict import write_probabilities
-from selfcfg.engine.selection.component_tables import ComponentTables, Predicted, component_tables
+from selfcfg.engine.selection.component_tables import ComponentTables, PartTable, Predicted, component_tables
 from selfcfg.engine.selection.held_out import HeldOut
 from selfcfg.engine.selection.trials import CaseFiles, tally
 from selfcfg.engine.selection.tuning import Trialled, combinations, tune
 from selfcfg.errors import DataError
 from selfcfg.geometry import FLAT_SPACING, Geometry
-from selfcfg.io import write_label
+from selfcfg.io import read_label, write_label
 from selfcfg.labels import LabelSchema
 
 CLASSES = LabelSchema(labels={"background": 0, "organ": 1, "lesion": 2})
@@ -30,16 +30,12 @@ SHAPE = (6, 11, 12)
 GEOMETRY = Geometry(shape=SHAPE, spacing=(2.0, 1.0, 0.5))
 
 
-def blobs(rng: np.random.Generator, n_outputs: int) -> np.ndarray:
-    """Smooth random probabilities (n_outputs, Z, Y, X) with many components."""
-    logits = ndimage.gaussian_filter(rng.normal(size=(n_outputs, *SHAPE)), (0, 0.7, 1, 1)) * 12
-    return logits
-
-
 def random_probabilities(rng: np.random.Generator, labels: LabelSchema) -> np.ndarray:
-    logits = blobs(rng, labels.n_outputs)
+    """Smooth random probabilities float16 (K, Z, Y, X) with many components, mostly background."""
+    logits = ndimage.gaussian_filter(rng.normal(size=(labels.n_outputs, *SHAPE)), (0, 0.7, 1, 1)) * 12
     if labels.has_regions:
-        return (1 / (1 + np.exp(-logits))).astype(np.float16)
+        return (1 / (1 + np.exp(3 - logits))).astype(np.float16)
+    logits[0] += 4
     raised = np.exp(logits)
     return (raised / raised.sum(0)).astype(np.float16)
 
@@ -87,15 +83,9 @@ def test_tables_foretell_the_dice_of_every_trial_to_the_voxel(
             mean = sum(np.float32(w) * one.astype(np.float32) for w, one in zip(weights, stacks, strict=True))
             found = postprocessed(decoded(mean, labels), mean, GEOMETRY.voxel_volume, labels, steps)
             changed += not np.array_equal(found, decoded(mean, labels))
-            expected.append(tally(_read(case.files.reference), found, labels))
+            expected.append(tally(read_label(case.files.reference)[0], found, labels))
         np.testing.assert_array_equal(tables.tallies(left), np.stack(expected))
     assert changed > 30
-
-
-def _read(file: Path) -> np.ndarray:
-    from selfcfg.io import read_label
-
-    return read_label(file)[0]
 
 
 def by_hand(labels: np.ndarray, keep: Step, probabilities: np.ndarray, size: float) -> np.ndarray:
@@ -159,9 +149,7 @@ def test_regions_that_cross_are_refused_with_the_reason() -> None:
         parts_of(split)
 
 
-def test_sizes_are_areas_for_pictures(tmp_path: Path) -> None:
-    from selfcfg.engine.prediction.postprocessing import voxel_size
-
+def test_sizes_are_areas_for_pictures() -> None:
     flat = Geometry(shape=(1, 4, 4), spacing=(FLAT_SPACING, 0.5, 0.5), dimensions=2)
     assert voxel_size(flat, 2) == 0.25
     assert voxel_size(Geometry(shape=(3, 4, 4), spacing=(3, 0.5, 0.5)), 3) == 0.75
@@ -172,9 +160,6 @@ def made_up(
     rng: np.random.Generator, subjects: int, false_ones: float, right_ones: float, labels: LabelSchema = CLASSES
 ) -> ComponentTables:
     """Tables of cases with one large component a class, and small ones that are wrong or right by chance."""
-    from selfcfg.engine.prediction.postprocessing import Components
-    from selfcfg.engine.selection.component_tables import PartTable
-
     parts = parts_of(labels)
     n_classes = len(labels.targets)
     reference = np.full((subjects, n_classes), 1000)
@@ -222,6 +207,7 @@ def test_too_few_subjects_adopt_nothing() -> None:
     assert not one.adopted and one.why == "too few subjects to show a gain"
 
 
+@pytest.mark.slow
 def test_steps_that_are_worth_nothing_are_adopted_no_more_often_than_stated() -> None:
     """Small components are right or wrong by chance, so that removing them changes the Dice by nothing on average."""
     adopted = 0

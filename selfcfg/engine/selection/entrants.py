@@ -71,7 +71,7 @@ def find_entrants(project: Project) -> tuple[list[Entrant], dict[str, str]]:
             continue
         name = folder.relative_to(project.results).as_posix()
         try:
-            found.append(_entrant(name, folder))
+            found.append(entrant_of(name, folder))
         except SelfcfgError as error:
             left_out[name] = error.found
     if not found and not left_out:
@@ -102,7 +102,12 @@ def weights_of_folds(entrant: Entrant) -> dict[str, str]:
     return {run.path.name: hash_file(run.final) for run in entrant.runs}
 
 
-def _entrant(name: str, folder: Path) -> Entrant:
+def entrant_of(name: str, folder: Path) -> Entrant:
+    """An experiment with the folds that are finished.
+
+    Raises:
+        DataError: it only pretrains, no fold is finished, or the folds do not belong together.
+    """
     runs = [run for run in fold_folders(folder) if run.path.name.removeprefix("fold_").isdigit()]
     records = {run.path.name: RunRecord.read(run.record) for run in runs}
     asked = f"select {name}"
@@ -131,7 +136,7 @@ def _cost(folder: Path, plan: Plan, records: Sequence[RunRecord]) -> float:
     once = configuration.topology.multiplications(configuration.patch_size, plan.input_channels(configuration))
     cost = float(passes * once * len(records))
     if record.previous is not None:
-        first = _entrant(record.previous, folder.parent / record.previous)
+        first = entrant_of(record.previous, folder.parent / record.previous)
         cost += first.cost / len(first.records) * len(records)
     return cost
 

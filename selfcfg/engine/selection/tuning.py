@@ -191,7 +191,9 @@ def _judged(found: Tuned, losers: Sequence[str]) -> Tuned:
         return found.model_copy(update={"why": "nothing that was tried raises the Dice"})
     if found.interval is None or found.p_corrected is None:
         return found.model_copy(update={"why": "too few subjects to show a gain"})
-    if found.gain <= 0 or found.interval[0] <= 0 or found.p_corrected >= SURE:
+    if found.gain <= 0:
+        return found.model_copy(update={"why": "no gain on cases that did not choose the values"})
+    if found.interval[0] <= 0 or found.p_corrected >= SURE:
         return found.model_copy(update={"why": "the gain on cases that did not choose the values is within chance"})
     if losers:
         return found.model_copy(update={"why": f"the Dice of {', '.join(losers)} falls"})
