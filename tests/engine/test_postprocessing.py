@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from benchmarks.selection_simulation import adoption, cases_of, drawn_tables
 from selfcfg.engine.prediction.averaging import decoded
-from selfcfg.engine.prediction.postprocessing import Components, Step, parts_of, postprocessed, survivors, voxel_size
+from selfcfg.engine.prediction.postprocessing import Step, parts_of, postprocessed, survivors, voxel_size
 from selfcfg.engine.prediction.predict import write_probabilities
-from selfcfg.engine.selection.component_tables import ComponentTables, PartTable, Predicted, component_tables
+from selfcfg.engine.selection.component_tables import ComponentTables, Predicted, component_tables
 from selfcfg.engine.selection.held_out import HeldOut
 from selfcfg.engine.selection.trials import CaseFiles, tally
-from selfcfg.engine.selection.tuning import Trialled, combinations, tune
+from selfcfg.engine.selection.tuning import Outcome, combinations, tune
 from selfcfg.errors import DataError
 from selfcfg.geometry import FLAT_SPACING, Geometry
 from selfcfg.io import read_label, write_label
@@ -156,62 +157,27 @@ def test_sizes_are_areas_for_pictures() -> None:
     assert voxel_size(Geometry(shape=(3, 4, 4), spacing=(3, 0.5, 0.5)), 2) == 0.25, "slices, each by itself"
 
 
-def made_up(
-    rng: np.random.Generator, subjects: int, false_ones: float, right_ones: float, labels: LabelSchema = CLASSES
-) -> ComponentTables:
-    """Tables of cases with one large component a class, and small ones that are wrong or right by chance."""
-    parts = parts_of(labels)
-    n_classes = len(labels.targets)
-    reference = np.full((subjects, n_classes), 1000)
-    tables: list[PartTable] = []
-    n = 3
-    case = np.repeat(np.arange(subjects), n)
-    for _ in parts:
-        size = rng.integers(5, 60, len(case)).astype(float)
-        right = rng.random(len(case)) < right_ones / (right_ones + false_ones)
-        there = rng.random(len(case)) < right_ones + false_ones
-        size[::n] = 900
-        tp = np.where(right & there, size, 0).astype(np.int64)
-        fp = np.where(~right & there, size, 0).astype(np.int64)
-        tp[::n], fp[::n] = 850, 50
-        sure = rng.uniform(0.5, 1, len(case))
-        tables.append(PartTable(Components(case, np.arange(len(case)), size, sure, sure), tp, fp))
-    return ComponentTables(labels, parts, tuple(tables), reference)
-
-
-def judged(tables: ComponentTables, seed: int = 0) -> list[bool]:
-    subjects = len(tables.reference)
-    cases = Trialled(np.arange(subjects) % 5, np.arange(subjects), "mm3", seed)
-    return [one.adopted for one in tune(tables, cases).tuned]
-
-
-ONE = LabelSchema(labels={"background": 0, "organ": 1})
+def judged(wrong: float, rng: np.random.Generator, subjects: int) -> Outcome:
+    return tune(drawn_tables(rng, subjects, wrong), cases_of(subjects, 0))
 
 
 def test_wrong_components_are_removed_and_right_ones_kept() -> None:
     rng = np.random.default_rng(2)
-    bad, good = made_up(rng, 30, 1.0, 0.0, ONE), made_up(rng, 30, 0.0, 1.0, ONE)
-    assert judged(bad) == [True]
-    assert judged(good) == [False]
-    cases = Trialled(np.arange(30) % 5, np.arange(30), "mm3", 0)
-    outcome = tune(bad, cases)
-    left = survivors(bad.parts, bad.components, outcome.steps)
-    np.testing.assert_array_equal(outcome.tallies, bad.tallies(left))
+    tables = drawn_tables(rng, 30, 1.0)
+    outcome = tune(tables, cases_of(30, 0))
+    assert [one.adopted for one in outcome.tuned] == [True]
+    left = survivors(tables.parts, tables.components, outcome.steps)
+    np.testing.assert_array_equal(outcome.tallies, tables.tallies(left))
     assert outcome.tuned[0].after > outcome.tuned[0].before
-    assert tune(good, cases).steps == ()
+    assert judged(0.0, rng, 30).steps == ()
 
 
 def test_too_few_subjects_adopt_nothing() -> None:
-    tables = made_up(np.random.default_rng(2), 5, 1.0, 0.0, ONE)
-    (one,) = tune(tables, Trialled(np.arange(5), np.arange(5), "mm3", 0)).tuned
+    (one,) = judged(1.0, np.random.default_rng(2), 5).tuned
     assert not one.adopted and one.why == "too few subjects to show a gain"
 
 
 @pytest.mark.slow
 def test_steps_that_are_worth_nothing_are_adopted_no_more_often_than_stated() -> None:
     """Small components are right or wrong by chance, so that removing them changes the Dice by nothing on average."""
-    adopted = 0
-    rng = np.random.default_rng(7)
-    for run in range(60):
-        adopted += any(judged(made_up(rng, 16, 0.5, 0.5, ONE), run))
-    assert adopted <= 7, "of 60, at a rate of 0.05 more than 7 come with a chance below 2 %"
+    assert adoption(0.5, 60) <= 7 / 60, "at a rate of 0.05 more than 7 of 60 come with a chance below 2 %"

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.selection_simulation import CANDIDATES, passing_over
 from selfcfg.engine.prediction.averaging import decoded, read_probabilities, weighted_mean
 from selfcfg.engine.prediction.predict import write_probabilities
 from selfcfg.engine.selection.greedy import cross_fitted, greedy_counts
 from selfcfg.engine.selection.held_out import HeldOut
-from selfcfg.engine.selection.records import Candidate
 from selfcfg.engine.selection.trials import (
     CaseFiles,
     Trials,
@@ -136,47 +136,34 @@ def test_damaged_probabilities_are_named(tmp_path: Path) -> None:
 # --- the verdict
 
 
-def candidate(name: str, kind: str, cost: float) -> Candidate:
-    return Candidate(name=name, kind=kind, weights={name: 1}, dice=0.5, classes={}, score=0, cost=cost)
-
-
-THREE = (candidate("cheap", "single", 1), candidate("dear", "single", 5), candidate("cheap + dear", "pair", 6))
-
-
 def test_differences_within_chance_go_to_the_simpler() -> None:
     rng = np.random.default_rng(0)
     base = rng.uniform(0.7, 0.9, 20)
     noise = rng.normal(0, 0.01, 20)
-    found = judged(THREE, [base, base + noise - noise.mean() + 0.0005, base], "simplest", 0)
+    found = judged(CANDIDATES, [base, base + noise - noise.mean() + 0.0005, base], "simplest", 0)
     assert [one.name for one in found if one.chosen] == ["cheap"]
     assert "within chance of the highest score, that of dear" in found[0].why
     assert "is simpler" in found[1].why and "is simpler" in found[2].why
-    highest = judged(THREE, [base, base + noise - noise.mean() + 0.0005, base], "highest", 0)
+    highest = judged(CANDIDATES, [base, base + noise - noise.mean() + 0.0005, base], "highest", 0)
     assert [one.name for one in highest if one.chosen] == ["dear"]
 
 
 def test_what_is_shown_to_be_better_is_chosen_though_it_is_dearer() -> None:
     rng = np.random.default_rng(0)
     base = rng.uniform(0.7, 0.9, 20)
-    found = judged(THREE, [base, base + 0.02, base + 0.0201], "simplest", 0)
+    found = judged(CANDIDATES, [base, base + 0.02, base + 0.0201], "simplest", 0)
     by_name = {one.name: one for one in found}
     assert by_name["cheap"].why == "worse than cheap + dear" and by_name["cheap"].p_holm < 0.05
     assert by_name["cheap + dear"].chosen, "a sure gain, though a small one"
-    tied = judged(THREE, [base, base + 0.02, base + 0.02], "simplest", 0)
+    tied = judged(CANDIDATES, [base, base + 0.02, base + 0.02], "simplest", 0)
     assert [one.name for one in tied if one.chosen] == ["dear"]
 
 
 def test_with_few_subjects_the_best_single_experiment_is_chosen() -> None:
-    found = judged(THREE, [np.full(4, 0.5), np.full(4, 0.7), np.full(4, 0.9)], "simplest", 0)
+    found = judged(CANDIDATES, [np.full(4, 0.5), np.full(4, 0.7), np.full(4, 0.9)], "simplest", 0)
     assert [one.name for one in found if one.chosen] == ["dear"]
     assert "fewer than 6 subjects" in next(one.why for one in found if one.kind == "pair")
 
 
 def test_the_simplest_of_equally_good_ones_is_seldom_passed_over() -> None:
-    rng = np.random.default_rng(11)
-    passed = 0
-    for seed in range(100):
-        base = rng.uniform(0.6, 0.9, 15)
-        scores = [base + rng.normal(0, 0.03, 15) for _ in range(3)]
-        passed += not judged(THREE, scores, "simplest", seed)[0].chosen
-    assert passed <= 10, "of 100, at a rate of 0.05 more than 10 come with a chance of 1 %"
+    assert passing_over(0.0, 100) <= 0.1, "at a rate of 0.05 more than 10 of 100 come with a chance of 1 %"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from selfcfg.engine.prediction.averaging import add_weighted, decoded, read_probabilities
 from selfcfg.engine.prediction.postprocessing import Components, Part, components_of, inherit, parts_of, voxel_size
 from selfcfg.engine.scoring.pairs import SMALL_BYTES
-from selfcfg.engine.selection.trials import CaseFiles, Tallies, reference_of, total_size
+from selfcfg.engine.selection.trials import CaseFiles, Tallies, bytes_needed, reference_of, total_size
 from selfcfg.errors import SelfcfgError
 from selfcfg.io import read_label
 from selfcfg.labels import LabelSchema
@@ -113,11 +113,11 @@ def component_tables(cases: Sequence[Predicted], labels: LabelSchema, dimensions
     """
     parts = parts_of(labels)
     tasks = {case.files.case: case for case in cases}
-    size = total_size(case.files for case in cases)
+    jobs = 1 if total_size(case.files for case in cases) < SMALL_BYTES else jobs
     work = partial(_of_case, labels=labels, dimensions=dimensions)
     found: dict[str, _CaseTable] = {}
     with progress("components", len(tasks)) as step:
-        for case, outcome in run_cases(work, tasks, jobs=1 if size < SMALL_BYTES else jobs, doing="select"):
+        for case, outcome in run_cases(work, tasks, jobs=jobs, doing="select", memory=_memory):
             if isinstance(outcome, SelfcfgError):
                 raise outcome
             found[case] = outcome
@@ -136,6 +136,10 @@ class _CaseTable:
 
     tables: tuple[PartTable, ...]
     reference: NDArray[np.int64]
+
+
+def _memory(task: Predicted) -> int:
+    return bytes_needed(task.files)
 
 
 def _of_case(task: Predicted, labels: LabelSchema, dimensions: int) -> _CaseTable:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from selfcfg.engine.selection.trials import Counts, Tallies, Trials, by_subject, case_scores, reduced
 
 MOST = 12
-"""Members of an ensemble at most, repetitions counted: weights are multiples of a twelfth or more."""
+"""Members of an ensemble at most, repetitions counted."""
 
 
 def greedy_counts(trials: Trials, groups: Sequence[NDArray[np.bool_]], subjects: NDArray[np.intp]) -> list[Counts]:

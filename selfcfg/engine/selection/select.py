@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ from selfcfg.io import read_header
 from selfcfg.kernels.statistics import FEWEST
 from selfcfg.progress import say
 from selfcfg.project import Project
+
+_SCRATCH = ".trials-"
+"""How the folder begins that holds what trials need, for as long as they go on."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,9 @@ def select(project: Project, wanted: Wanted) -> tuple[Path, Selection]:
     ]
     folder = selected_folder(project.results, wanted.name)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".trials-", dir=folder) as scratch:
+    for abandoned in folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    with TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
         options = _options(contest, Trials(files, labels, Path(scratch), wanted.jobs))
     values = [by_subject(case_scores(one.tallies), contest.subjects) for one in options]
     candidates = judged([one.candidate for one in options], values, wanted.rule, wanted.seed)

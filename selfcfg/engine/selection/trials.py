@@ -122,7 +122,7 @@ class Trials:
         work = partial(_gathered, labels=self.labels, scratch=self._scratch)
         found: dict[str, Tallies] = {}
         with progress("read predictions", len(tasks)) as step:
-            for case, outcome in run_cases(work, tasks, jobs=jobs, doing="select", memory=_bytes_needed):
+            for case, outcome in run_cases(work, tasks, jobs=jobs, doing="select", memory=bytes_needed):
                 if isinstance(outcome, SelfcfgError):
                     raise outcome
                 found[case] = outcome
@@ -173,7 +173,7 @@ def _tried(file: Path, trials: Sequence[Counts], labels: LabelSchema) -> Tallies
     return np.stack(found)
 
 
-def _bytes_needed(files: CaseFiles) -> int:
+def bytes_needed(files: CaseFiles) -> int:
     """Memory for the probabilities of all experiments and as much again."""
     _, geometry = read_header(files.said[0].labels)
     return PROCESS_BYTES + 4 * len(files.said) * (1 + files.n_outputs) * math.prod(geometry.shape)
