@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -94,6 +95,11 @@ class Components:
     size: NDArray[np.float64]
     mean: NDArray[np.float64]
     highest: NDArray[np.float64]
+
+    @cached_property
+    def by_size(self) -> NDArray[np.intp]:
+        """Their indices image by image, in each the largest first, of equally large ones the first."""
+        return np.lexsort((np.arange(len(self.case)), -self.size, self.case))
 
 
 def parts_of(labels: LabelSchema) -> tuple[Part, ...]:
@@ -192,10 +198,9 @@ def measure(components: Components, kind: Kind) -> NDArray[np.float64]:
 def largest(components: Components, among: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The largest component of each image among some; of equally large ones the first."""
     chosen = np.zeros(len(among), dtype=bool)
-    candidates = np.flatnonzero(among)
-    order = candidates[np.lexsort((candidates, -components.size[candidates], components.case[candidates]))]
-    _, first = np.unique(components.case[order], return_index=True)
-    chosen[order[first]] = True
+    order = components.by_size[among[components.by_size]]
+    case = components.case[order]
+    chosen[order[np.concatenate([[True], case[1:] != case[:-1]])[: len(case)]]] = True
     return chosen
 
 

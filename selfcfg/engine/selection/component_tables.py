@@ -79,18 +79,18 @@ class ComponentTables:
     def tallies(self, left: Left, name: str | None = None) -> Tallies:
         """(cases, classes, 3) of the label maps with just these components; of one class alone where it is named."""
         cases = len(self.reference)
-        columns = [place for place, other in enumerate(self.labels.targets) if name in (None, other)]
-        found = np.zeros((cases, len(self.labels.targets), 3), dtype=np.int64)
-        place = {other: index for index, other in enumerate(self.labels.targets)}
+        wanted = [other for other in self.labels.targets if name in (None, other)]
+        found = np.zeros((cases, len(wanted), 3), dtype=np.int64)
         for part, table, stays in zip(self.parts, self.tables, left, strict=True):
-            if part.name is None or place[part.name] not in columns:
+            if part.name not in wanted:
                 continue
-            case = table.components.case[stays]
-            for column, voxels in ((0, table.tp), (1, table.fp)):
+            column, case = wanted.index(part.name), table.components.case[stays]
+            for which, voxels in ((0, table.tp), (1, table.fp)):
                 sums = np.bincount(case, weights=voxels[stays], minlength=cases)
-                found[:, place[part.name], column] = sums.astype(np.int64)
-        found[:, :, 2] = self.reference - found[:, :, 0]
-        return found[:, columns]
+                found[:, column, which] = sums.astype(np.int64)
+        reference = self.reference[:, [list(self.labels.targets).index(other) for other in wanted]]
+        found[:, :, 2] = reference - found[:, :, 0]
+        return found
 
     def inherited(self, left: Left, changed: int, stays: NDArray[np.bool_]) -> Left:
         """The components that are left where of one part only some stay."""

@@ -125,17 +125,18 @@ class _Tuning:
 
     def applied(self, left: Left, steps: Combination) -> Left:
         """What steps of this part leave of the components that are left."""
-        components, stays = self.tables.tables[self.place].components, left[self.place]
-        for step in steps:
-            if step.kind == "keep_largest":
-                stays = largest(components, stays)
-            else:
-                stays = stays & (measure(components, step.kind) >= step.value)
-        return self.tables.inherited(left, self.place, stays)
+        return self.tables.inherited(left, self.place, self._stays(left, steps))
 
     def objective(self, left: Left) -> NDArray[np.float64]:
         """(combinations, cases): the Dice of the class or region; of all foreground the mean over all classes."""
-        return np.stack([self._score(self.applied(left, steps)) for steps in self.options])
+        if self.part.name is None:
+            return np.stack([self._score(self.applied(left, steps)) for steps in self.options])
+        own = list(left)  # what lies within the part does not count for its own Dice
+        found = []
+        for steps in self.options:
+            own[self.place] = self._stays(left, steps)
+            found.append(self._score(own))
+        return np.stack(found)
 
     def best(self, scores: NDArray[np.float64], group: NDArray[np.bool_]) -> int:
         """The combination with the highest mean over the subjects of a group of cases; of equal ones the first."""
@@ -176,6 +177,15 @@ class _Tuning:
         before, after = (class_dice(self.tables.tallies(one)) for one in (left, crossed))
         change = [by_subject(one, self.cases.subjects).mean() for one in (after - before).T]
         return [name for name, one in zip(self.tables.labels.targets, change, strict=True) if one < -_ROUNDING]
+
+    def _stays(self, left: Left, steps: Combination) -> NDArray[np.bool_]:
+        components, stays = self.tables.tables[self.place].components, left[self.place]
+        for step in steps:
+            if step.kind == "keep_largest":
+                stays = largest(components, stays)
+            else:
+                stays = stays & (measure(components, step.kind) >= step.value)
+        return stays
 
     def _score(self, left: Left) -> NDArray[np.float64]:
         mean: NDArray[np.float64] = class_dice(self.tables.tallies(left, self.part.name)).mean(1)
