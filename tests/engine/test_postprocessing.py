@@ -15,7 +15,7 @@ from selfcfg.engine.prediction.postprocessing import Step, parts_of, postprocess
 from selfcfg.engine.prediction.predict import write_probabilities
 from selfcfg.engine.selection.component_tables import ComponentTables, Predicted, component_tables
 from selfcfg.engine.selection.held_out import HeldOut
-from selfcfg.engine.selection.trials import CaseFiles, tally
+from selfcfg.engine.selection.trials import CaseFiles, Trials, tally
 from selfcfg.engine.selection.tuning import Outcome, combinations, tune
 from selfcfg.errors import DataError
 from selfcfg.geometry import FLAT_SPACING, Geometry
@@ -107,6 +107,19 @@ def by_hand(labels: np.ndarray, keep: Step, probabilities: np.ndarray, size: flo
         if goes:
             result[inside] = 0
     return result
+
+
+@pytest.mark.slow
+def test_several_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    cases = [Predicted(random_case(tmp_path, f"c{index}", rng, CLASSES, 2), (0.5, 0.5)) for index in range(3)]
+    files = [case.files for case in cases]
+    alone = component_tables(cases, CLASSES, 3, jobs=1), Trials(files, CLASSES, tmp_path, jobs=1)
+    for module in ("trials", "component_tables"):
+        monkeypatch.setattr(f"selfcfg.engine.selection.{module}.SMALL_BYTES", 0)
+    several = component_tables(cases, CLASSES, 3, jobs=2), Trials(files, CLASSES, tmp_path, jobs=2)
+    np.testing.assert_array_equal(*(one[0].tallies(one[0].everything()) for one in (alone, several)))
+    np.testing.assert_array_equal(*(one[1].tallies([(1, 2)])[1, 2] for one in (alone, several)))
 
 
 @pytest.mark.parametrize(
