@@ -30,6 +30,8 @@ RECORDS = {
     "run.json": "selfcfg.runs:RunRecord",
     "recipe.json": "selfcfg.recipes.recipe:Recipe",
     "candidates.json": "selfcfg.recipes.kept:Kept",
+    "selected/model.json": "selfcfg.engine.prediction.selected:SelectedModel",
+    "selected/selection.json": "selfcfg.engine.selection.records:Selection",
     "summary.json": "selfcfg.engine.scoring.evaluate:Evaluation",
     "comparison.json": "selfcfg.engine.comparison.records:Comparison",
     "protocol.json": "selfcfg.engine.label_efficiency.results:Protocol",

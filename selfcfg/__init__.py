@@ -21,7 +21,7 @@ _PUBLIC = {
     "Trainer": "selfcfg.engine.trainer",
     "Settings": "selfcfg.engine.trainer",
     "Batch": "selfcfg.engine.trainer",
-    "load_model": "selfcfg.engine.prediction.loading",
+    "load_model": "selfcfg.engine.prediction.opening",
 }
 
 __all__ = [

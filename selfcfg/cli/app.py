@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from selfcfg import __version__
-from selfcfg.cli import benchmarking, comparing, data, exchange, inference, inspection, planning, training
+from selfcfg.cli import benchmarking, comparing, data, exchange, inference, inspection, planning, selecting, training
 from selfcfg.errors import SelfcfgError, Stopped
 
 STOPPED = Stopped.exit_code
@@ -32,7 +32,8 @@ app.command("forecast")(planning.forecast)
 app.command("preprocess")(data.preprocess)
 app.command("train")(training.train)
 app.command("plan-and-train")(training.plan_and_train)
-app.command("run", help="Does plan-and-train and ends with the report.")(training.plan_and_train)
+app.command("run")(selecting.run)
+app.command("select")(selecting.select)
 app.command("predict")(inference.predict)
 app.command("evaluate")(inference.evaluate)
 app.command("compare")(comparing.compare)

@@ -20,13 +20,16 @@ from selfcfg.cli.options import (
 )
 from selfcfg.dataset import DatasetDescription
 from selfcfg.errors import UsageError, listed
-from selfcfg.project import experiments_of
+from selfcfg.project import Project, experiments_of
 from selfcfg.workspace import Workspace
 
 
 def predict(
     run: Annotated[
-        str, typer.Argument(metavar="RUN_OR_DATASET", help="recipe, experiment or fold folder, or dataset with one")
+        str,
+        typer.Argument(
+            metavar="RUN_OR_DATASET", help="folder of an experiment, fold, recipe, selected model; or dataset"
+        ),
     ],
     inputs: Annotated[
         list[Path], typer.Option("-i", "--input", help="an image, one image per channel (repeat), or a folder")
@@ -58,7 +61,7 @@ def predict(
     debug: DebugOption = False,
 ) -> None:
     """Predicts label maps in the geometry of the input; finished cases are kept, failed ones listed at the end."""
-    from selfcfg.engine.prediction.loading import load_model  # noqa: PLC0415
+    from selfcfg.engine.prediction.opening import load_model  # noqa: PLC0415
     from selfcfg.engine.prediction.predict import PredictOptions, find_inputs, predict_cases  # noqa: PLC0415
 
     speaker = Speaker(as_json)
@@ -78,16 +81,21 @@ def predict(
 
 
 def _run_of(target: str, workspace: Workspace) -> Path:
-    """The run folder that is meant: a folder itself, or the only experiment of a dataset."""
+    """The folder that is meant: a folder itself, or of a dataset the selected model, else its only experiment."""
+    from selfcfg.engine.prediction.selected import FOLDER, selected_models  # noqa: PLC0415
+
     path = Path(target)
     if (path.exists() or len(path.parts) > 1) and not (path / "dataset.json").is_file():
         return path
-    found = experiments_of(target, workspace)
+    selected = selected_models(Project.of(workspace, target).results)
+    if selected and (len(selected) == 1 or selected[0].name == FOLDER):
+        return selected[0]
+    found = selected or experiments_of(target, workspace)
     if len(found) > 1:
         names = listed(found, shown=20, separator="\n  ")
-        raise UsageError(
-            f"predict with '{target}'", f"it has several experiments:\n  {names}\n", "give the folder of one"
-        )
+        what = "selected models" if selected else "experiments"
+        remedy = "give the folder of one" + ("" if selected else f", or run: selfcfg select {target}")
+        raise UsageError(f"predict with '{target}'", f"it has several {what}:\n  {names}\n", remedy)
     return found[0]
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from selfcfg.errors import UsageError
 from selfcfg.project import Project
 from selfcfg.workspace import Workspace
+
+if TYPE_CHECKING:
+    from selfcfg.engine.scoring.validation import Keeping
 
 DatasetArgument = Annotated[str, typer.Argument(help="id (4), folder name (Dataset004_Hippocampus) or path")]
 WorkspaceOption = Annotated[
@@ -62,7 +67,30 @@ FractionOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="seed of every random number")]
 NameOption = Annotated[str | None, typer.Option(help="keeps this experiment apart from others like it")]
+SaveProbabilitiesOption = Annotated[
+    bool,
+    typer.Option("--save-probabilities", help="also keep the class probabilities of the validation cases, for select"),
+]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is")]
+
+
+_ends: ContextVar[list[dict[str, Any]] | None] = ContextVar("ends", default=None)
+
+
+@contextmanager
+def going_on() -> Iterator[list[dict[str, Any]]]:
+    """Commands within it end without a word: what they would have answered is put into the list."""
+    ends: list[dict[str, Any]] = []
+    token = _ends.set(ends)
+    try:
+        yield ends
+    finally:
+        _ends.reset(token)
+
+
+def keeping(save_probabilities: bool) -> Keeping:
+    """Whether a training writes the probabilities of its validation cases: also where a selection follows."""
+    return "kept" if save_probabilities else "none" if _ends.get() is None else "passing"
 
 
 class Speaker:
@@ -79,6 +107,10 @@ class Speaker:
 
     def done(self, result: dict[str, Any], next_command: str = "") -> None:
         """Ends a command that went well."""
+        ends = _ends.get()
+        if ends is not None:
+            ends.append(result)
+            return
         if next_command:
             self.say(f"next: {next_command}")
         if self.as_json:

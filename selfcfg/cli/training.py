@@ -23,12 +23,14 @@ from selfcfg.cli.options import (
     NameOption,
     PlannerOption,
     PlanOption,
+    SaveProbabilitiesOption,
     SeedOption,
     SetOption,
     Speaker,
     TimeBudgetOption,
     WorkspaceOption,
     folds_of,
+    keeping,
     open_project,
     seconds_of,
     settings_of,
@@ -113,6 +115,7 @@ def train(
     name: NameOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue an unfinished run where it stopped")] = False,
     time_budget: TimeBudgetOption = None,
+    save_probabilities: SaveProbabilitiesOption = False,
     device: DeviceOption = None,
     jobs: TrainJobsOption = 0,
     workspace: WorkspaceOption = None,
@@ -142,6 +145,7 @@ def train(
         name=name,
         resume=resume,
         device=device,
+        probabilities=keeping(save_probabilities),
     )
     project, speaker, folds = open_project(dataset, workspace), Speaker(as_json), folds_of(fold, [0])
     processes = jobs or default_jobs()
@@ -164,6 +168,7 @@ def plan_and_train(
     seed: SeedOption = 0,
     name: NameOption = None,
     time_budget: TimeBudgetOption = None,
+    save_probabilities: SaveProbabilitiesOption = False,
     device: DeviceOption = None,
     jobs: TrainJobsOption = 0,
     workspace: WorkspaceOption = None,
@@ -200,6 +205,7 @@ def plan_and_train(
         name=name,
         resume=True,
         device=device,
+        probabilities=keeping(save_probabilities),
     )
     if recipe_said:
         opened = open_recipe(project, request, recipe_said, Workspace.at(workspace), chosen, jobs=processes)

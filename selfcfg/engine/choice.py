@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 from selfcfg import registry
 from selfcfg.engine.data.collection import Unlabelled
+from selfcfg.engine.scoring.validation import Keeping
 from selfcfg.engine.trainer import Settings, Trainer
 from selfcfg.errors import DataError, UsageError
 from selfcfg.plan import Configuration, Plan
@@ -38,6 +39,8 @@ class TrainRequest(Record):
         name: distinguishes this experiment from others of the same trainer, plan and configuration.
         resume: continue an unfinished run.
         device: such as "cpu" or "cuda:0"; None: the best there is.
+        probabilities: whether those of the validation cases are written, too: "none", "passing" (until `select` is
+            done with them) or "kept".
     """
 
     configuration: str | None = None
@@ -55,6 +58,7 @@ class TrainRequest(Record):
     name: str | None = None
     resume: bool = False
     device: str | None = None
+    probabilities: Keeping = "none"
 
 
 class Choice(NamedTuple):

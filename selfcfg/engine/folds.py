@@ -10,7 +10,7 @@ from selfcfg.engine.checkpoint import weights_of
 from selfcfg.engine.device import choose_device
 from selfcfg.engine.experiment import Experiment
 from selfcfg.engine.scoring.evaluate import Evaluation
-from selfcfg.engine.scoring.validation import predict_validation, score_validation
+from selfcfg.engine.scoring.validation import Keeping, predict_validation, score_validation
 from selfcfg.engine.training.loop import fit
 from selfcfg.errors import listed
 from selfcfg.progress import say
@@ -35,7 +35,8 @@ def train_fold(experiment: Experiment, fold: int) -> FoldResult:
     run = fit_fold(experiment, fold)
     if not experiment.trainer_type.segments(experiment.settings):
         return FoldResult(run, None)
-    return FoldResult(run, score_cases(experiment, run, RunRecord.read(run.record).validation, run.validation))
+    cases, keeping = RunRecord.read(run.record).validation, experiment.request.probabilities
+    return FoldResult(run, score_cases(experiment, run, cases, run.validation, probabilities=keeping))
 
 
 def fit_fold(experiment: Experiment, fold: int) -> RunFolder:
@@ -63,11 +64,18 @@ def fit_fold(experiment: Experiment, fold: int) -> RunFolder:
 
 
 def score_cases(
-    experiment: Experiment, run: RunFolder, cases: Sequence[str], destination: Path, *, mirroring: bool = True
+    experiment: Experiment,
+    run: RunFolder,
+    cases: Sequence[str],
+    destination: Path,
+    *,
+    mirroring: bool = True,
+    probabilities: Keeping = "none",
 ) -> Evaluation:
     """The scores of any cases of the dataset predicted by a trained fold, written into `destination` too.
 
-    The label maps go into the run's folder of validation cases; `mirroring` is that of `Model.predict_prepared`.
+    The label maps go into the run's folder of validation cases; `mirroring` is that of `Model.predict_prepared`,
+    `probabilities` that of `predict_validation`.
     """
     predictions = predict_validation(
         run,
@@ -78,6 +86,7 @@ def score_cases(
         precision=experiment.settings.precision,
         previous=experiment.previous,
         mirroring=mirroring,
+        probabilities=probabilities,
     )
     return score_validation(experiment.project, experiment.plan.labels, predictions, destination, experiment.jobs)
 

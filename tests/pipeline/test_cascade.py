@@ -14,12 +14,17 @@ from selfcfg.dataset import Case, Dataset
 from selfcfg.engine.data.inputs import find_inputs
 from selfcfg.engine.data.store import Store
 from selfcfg.engine.data.stored_array import StoredArray
+from selfcfg.engine.prediction.averaging import decoded, read_probabilities
 from selfcfg.engine.prediction.cascade import on_grid, with_previous
 from selfcfg.engine.prediction.loading import load_model
+from selfcfg.engine.scoring.validation import remove_passing
+from selfcfg.engine.selection.entrants import entrant_of
+from selfcfg.engine.selection.held_out import held_out
 from selfcfg.errors import DataError
 from selfcfg.io import read_case, read_label
 from selfcfg.plan import Plan
 from selfcfg.project import Project
+from selfcfg.workspace import Workspace
 from tests.conftest import slim
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -138,3 +143,23 @@ def test_configurations_preprocessed_alike_share_a_folder(tiny_dataset: Dataset,
     plan, project = Plan.read(file), Project(tmp_path, tmp_path, tmp_path)
     assert project.store_folder(plan, CASCADE) == project.store_folder(plan, "3d_fullres")
     assert project.store_folder(plan, "3d_lowres") != project.store_folder(plan, "3d_fullres")
+
+
+@pytest.mark.slow
+def test_probabilities_of_the_second_stage_are_those_of_its_label_maps(trained: Path) -> None:
+    place = experiment(trained, CASCADE)
+    entrant = entrant_of(place.name, place)
+    first = entrant_of(experiment(trained, "3d_lowres").name, experiment(trained, "3d_lowres"))
+    assert entrant.cost > first.cost / len(first.runs), "the first stage is predicted, too"
+    cases = sorted(entrant.fold_of)
+    before = {case: read_label(place / "fold_0" / "validation" / f"{case}.nii.gz")[0] for case in cases}
+    project = Project.of(Workspace.at(trained), "901")
+    found = held_out(project, entrant, cases, keeping="passing", device="cpu", jobs=1)
+    for case, files in found.items():
+        labels, _ = read_label(files.labels)
+        np.testing.assert_array_equal(labels, before[case])
+        decided = decoded(read_probabilities(files.probabilities), entrant.plan.labels)
+        assert (decided == labels).mean() > 0.999, "half precision may decide ties in another way"
+    for run in entrant.runs:
+        remove_passing(run)
+    assert not any(files.probabilities.exists() for files in found.values())

@@ -22,10 +22,10 @@ LAYERS = {
     3: "selfcfg.convert selfcfg.engine selfcfg.engine.label_efficiency.results selfcfg.planners selfcfg.trainers",
     4: "selfcfg.engine.prediction selfcfg.engine.scoring selfcfg.engine.comparison selfcfg.engine.distillation "
     "selfcfg.engine.supply",
-    5: "selfcfg.engine.training selfcfg.interop selfcfg.report",
+    5: "selfcfg.engine.training selfcfg.interop selfcfg.report selfcfg.engine.selection.records",
     6: "selfcfg.engine.choice selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.folds "
-    "selfcfg.engine.forecasting selfcfg.engine.recipes selfcfg.engine.label_efficiency selfcfg.engine.demo "
-    "selfcfg.testing",
+    "selfcfg.engine.forecasting selfcfg.engine.recipes selfcfg.engine.label_efficiency selfcfg.engine.selection "
+    "selfcfg.engine.demo selfcfg.testing",
     7: "selfcfg.cli selfcfg.__main__",
 }
 """The layer of each module; a package's entry holds for every module in it that has no entry of its own."""

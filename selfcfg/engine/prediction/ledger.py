@@ -22,15 +22,17 @@ class LedgerEntry(Sparing):
         input: hash of the image files.
         output: hash of the label map; empty while it is being written.
         probabilities: bytes of the probabilities' file, 0 where there is none.
+        passing: whether that file is there for a while only, and goes when what it was made for is done.
         image_targets: what was said of the image as a whole, by target.
     """
 
-    spared: ClassVar[frozenset[str]] = frozenset({"image_targets"})
+    spared: ClassVar[frozenset[str]] = frozenset({"image_targets", "passing"})
 
     maker: str
     input: str
     output: str = ""
     probabilities: int = 0
+    passing: bool = False
     image_targets: dict[str, ImageLevel] = {}
 
     def describes(self, file: Path, maker: str, source: str) -> bool:

@@ -102,6 +102,11 @@ class Model:
             }
         )
 
+    @property
+    def tells(self) -> bool:
+        """Whether it says something of images as a whole."""
+        return bool(self.tellers)
+
     def predict(
         self,
         image: Path | str | Sequence[Path | str] | tuple[npt.NDArray[Any], Sequence[float]] | Any,
@@ -122,7 +127,7 @@ class Model:
         Raises:
             DataError: the image cannot be read, or is not what the model was trained on.
         """
-        case, array, geometry = _read(image, self.plan)
+        case, array, geometry = read_input(image, self.plan)
         refuse_unfit(case, len(array), geometry, self.plan)
         prepared = self.prepare(case, array, geometry)
         return self.predict_prepared(prepared, mirroring=mirroring, step=step, probabilities=probabilities)
@@ -245,8 +250,12 @@ def _told(slabs: Iterator[Tensor], info: CaseInfo) -> Iterator[Tensor]:
                 step("")
 
 
-def _read(image: Any, plan: Plan) -> tuple[str, npt.NDArray[Any], Geometry]:
-    """Name, voxels (C, Z, Y, X) and geometry of whatever the user gave."""
+def read_input(image: Any, plan: Plan) -> tuple[str, npt.NDArray[Any], Geometry]:
+    """Name, voxels (C, Z, Y, X) and geometry of whatever the user gave, see `Model.predict`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     if isinstance(image, (str, Path)):
         image = [image]
     if isinstance(image, tuple) and len(image) == 2 and isinstance(image[0], np.ndarray):

@@ -16,11 +16,11 @@ import numpy as np
 
 from selfcfg.dataset import Case
 from selfcfg.engine.data.inputs import doubts, find_inputs, label_ending, refuse_unfit
-from selfcfg.engine.data.preprocess import Prepared
 from selfcfg.engine.prediction.export import Probabilities
 from selfcfg.engine.prediction.image_table import TABLE, holds_values, write_image_table
 from selfcfg.engine.prediction.ledger import Ledger, LedgerEntry
 from selfcfg.engine.prediction.model import Model, Prediction
+from selfcfg.engine.prediction.predictor import Predictor, Ready
 from selfcfg.errors import DataError, SelfcfgError, UsageError
 from selfcfg.files import hash_file, hash_json, replacing
 from selfcfg.image_files import ending_in
@@ -74,7 +74,7 @@ class Outcome(Record):
 
 
 def predict_cases(
-    model: Model, cases: Mapping[str, tuple[Path, ...]], output: Path, options: PredictOptions | None = None
+    model: Predictor, cases: Mapping[str, tuple[Path, ...]], output: Path, options: PredictOptions | None = None
 ) -> Outcome:
     """Predicts every case into ``<output>/<case><ending of its image>``; the next case is read during the current one.
 
@@ -119,7 +119,7 @@ class _Ready:
     case: str
     source: str
     file: Path
-    prepared: Prepared
+    prepared: Ready
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class _Made:
 class _Job:
     """The three steps of a case: read, predict, write. Each runs in one thread of its own, one case at a time."""
 
-    def __init__(self, model: Model, output: Path, options: PredictOptions, *, told: bool) -> None:
+    def __init__(self, model: Predictor, output: Path, options: PredictOptions, *, told: bool) -> None:
         self.model, self.output, self.options, self.told = model, output, options, told
         self.maker = hash_json([model.identity, options.mirroring, options.step])
         self.warnings: list[str] = []
@@ -191,8 +191,8 @@ class _Job:
 
     def write_table(self) -> None:
         """Writes the table of what is known of whole images, where there is something, or was."""
-        if self.model.tellers or self.has_table:
-            targets = self.model.plan.image_targets if self.model.tellers else None
+        if self.model.tells or self.has_table:
+            targets = self.model.plan.image_targets if self.model.tells else None
             write_image_table(self.output, self.ledger, targets)
 
     def _own_table(self) -> bool:
@@ -200,7 +200,7 @@ class _Job:
         file = self.output / TABLE
         if not file.exists() or holds_values(self.ledger):
             return file.exists()
-        if self.model.tellers and not self.options.overwrite:
+        if self.model.tells and not self.options.overwrite:
             remedy = "choose another output folder, or move that file away"
             raise DataError(f"predict into {self.output}", f"{file.name} exists and was not made here", remedy)
         return False
