@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from selfcfg import __version__
-from selfcfg.cli import benchmarking, comparing, data, exchange, inference, inspection, planning, training
+from selfcfg.cli import benchmarking, calibrating, comparing, data, exchange, inference, inspection, planning, training
 from selfcfg.errors import SelfcfgError, Stopped
 
 STOPPED = Stopped.exit_code
@@ -33,6 +33,7 @@ app.command("preprocess")(data.preprocess)
 app.command("train")(training.train)
 app.command("plan-and-train")(training.plan_and_train)
 app.command("run", help="Does plan-and-train and ends with the report.")(training.plan_and_train)
+app.command("calibrate")(calibrating.calibrate)
 app.command("predict")(inference.predict)
 app.command("evaluate")(inference.evaluate)
 app.command("compare")(comparing.compare)

@@ -23,15 +23,21 @@ class LedgerEntry(Sparing):
         output: hash of the label map; empty while it is being written.
         probabilities: bytes of the probabilities' file, 0 where there is none.
         image_targets: what was said of the image as a whole, by target.
+        uncertainty: bytes of each map of uncertainty, by name.
+        features: what is known of how good it is, see `selfcfg.engine.prediction.quality`.
+        unusual: in words, each way in which the image is unlike the training cases.
     """
 
-    spared: ClassVar[frozenset[str]] = frozenset({"image_targets"})
+    spared: ClassVar[frozenset[str]] = frozenset({"image_targets", "uncertainty", "features", "unusual"})
 
     maker: str
     input: str
     output: str = ""
     probabilities: int = 0
     image_targets: dict[str, ImageLevel] = {}
+    uncertainty: dict[str, int] = {}
+    features: dict[str, float | None] = {}
+    unusual: tuple[str, ...] = ()
 
     def describes(self, file: Path, maker: str, source: str) -> bool:
         """Whether `file` is what `maker` made of `source`, unchanged since."""
