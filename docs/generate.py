@@ -31,6 +31,8 @@ RECORDS = {
     "recipe.json": "selfcfg.recipes.recipe:Recipe",
     "candidates.json": "selfcfg.recipes.kept:Kept",
     "summary.json": "selfcfg.engine.scoring.evaluate:Evaluation",
+    "calibration.json": "selfcfg.engine.calibration.temperature:Temperature",
+    "quality.json": "selfcfg.engine.prediction.quality:Quality",
     "comparison.json": "selfcfg.engine.comparison.records:Comparison",
     "protocol.json": "selfcfg.engine.label_efficiency.results:Protocol",
     "results.jsonl (each line)": "selfcfg.engine.label_efficiency.results:LabelResult",

@@ -1,4 +1,4 @@
-"""A linear prediction from a few features, held back by a penalty, with what it errs on subjects that it never saw."""
+"""A linear prediction from a few features, held back by a penalty, with what it errs on groups that it never saw."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-PENALTIES = tuple(10.0**power for power in np.arange(-2, 3.5, 0.5))
+PENALTIES = tuple(float(10.0**power) for power in np.arange(-2, 3.5, 0.5))
 """Of the squared coefficients of standardised features, a sample each."""
 
 
@@ -67,20 +67,20 @@ def fit_ridge(features: Floats, values: Floats) -> Ridge:
     return Ridge(mean, np.where(np.isfinite(scale), scale, 1.0), coefficients, float(values.mean()), chosen)
 
 
-def leave_subjects_out(features: Floats, values: Floats, subjects: Sequence[str]) -> tuple[Floats, Floats]:
-    """Two predictions (n,) of each sample, made without its subject: by the features, and the mean of the others.
+def leave_groups_out(features: Floats, values: Floats, groups: Sequence[str]) -> tuple[Floats, Floats]:
+    """Two predictions (n,) of each sample, made without its group: by the features, and the mean of the others.
 
-    Everything is fitted anew without the subject, the penalty included.
+    Everything is fitted anew without the group, the penalty included.
 
     Args:
         features: (n, p).
         values: (n,).
-        subjects: whose each sample is; two at least.
+        groups: that each sample belongs to, such as its subject; two at least.
     """
-    owners = np.asarray(subjects)
+    owners = np.asarray(groups)
     by_features, by_mean = np.empty(len(values)), np.empty(len(values))
-    for subject in np.unique(owners):
-        own = owners == subject
+    for group in np.unique(owners):
+        own = owners == group
         by_features[own] = fit_ridge(features[~own], values[~own]).predict(features[own])
         by_mean[own] = values[~own].mean()
     return by_features, by_mean

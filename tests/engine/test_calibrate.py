@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from selfcfg.engine.calibration.quality import Scored, fit_quality, rank_correlation
+from selfcfg.engine.calibration.quality import Scored, fit_quality, rank_test
 from selfcfg.engine.calibration.temperature import OutOfFold, temperature_of
 from selfcfg.engine.prediction.probabilities import write_probabilities
 from selfcfg.engine.prediction.quality import FEATURES
@@ -99,23 +101,31 @@ def test_a_temperature_needs_two_subjects_and_whole_files(tmp_path: Path) -> Non
 # --- quality
 
 
-def simulated(n: int, seed: int, strength: float, noise: float = 0.04) -> list[Scored]:
+def simulated(
+    n: int, seed: int, strength: float, noise: float = 0.04, shift: float = 0.0, folds: int = 5
+) -> list[Scored]:
+    """Two cases a subject; the Dice follows a feature; each network is off by its own amount."""
     rng = np.random.default_rng(seed)
-    made = []
+    off, made = rng.normal(0, shift, folds), []
     for index in range(n):
         features: dict[str, float | None] = {name: float(rng.normal()) for name in FEATURES}
         features["components"] = None if index % 5 == 0 else 0.0
-        dice = 0.75 + strength * (features["expected_dice"] or 0) + noise * rng.normal()
-        made.append(Scored(f"case{index}", f"subject{index // 2}", float(np.clip(dice, 0, 1)), features))
+        fold = index // 2 % folds
+        dice = 0.7 + strength * (features["expected_dice"] or 0) + noise * rng.normal() + off[fold]
+        made.append(
+            Scored(f"case{index}", f"subject{index // 2}", f"fold_{fold}", float(np.clip(dice, 0, 1)), features)
+        )
     return made
 
 
-def test_features_that_tell_something_are_used_and_their_interval_holds() -> None:
+@pytest.mark.parametrize("folds", [1, 5])
+def test_features_that_tell_something_are_used_and_their_interval_holds(folds: int) -> None:
     inside, useful = [], []
     for seed in range(25):
-        several = simulated(80, seed, strength=0.06)
+        several = simulated(80, seed, strength=0.06, folds=folds)
         found = fit_quality(several[:40], {})
         useful.append(found.is_useful)
+        assert found.left_out == ("fold" if folds > 1 else "subject")
         for case in several[40:]:
             if (expected := found.expected(case.features)) is not None:
                 inside.append(expected.low <= case.dice <= expected.high)
@@ -124,12 +134,42 @@ def test_features_that_tell_something_are_used_and_their_interval_holds() -> Non
     assert 0.86 < np.mean(inside) < 0.96
 
 
+def test_the_interval_holds_for_a_network_that_was_not_seen() -> None:
+    inside: dict[bool, list[bool]] = {True: [], False: []}
+    for seed in range(40):
+        several = simulated(96, seed, strength=0.06, shift=0.04, folds=6)
+        known, new = ([case for case in several if (case.fold == "fold_5") is is_new] for is_new in (False, True))
+        for by_fold, held in inside.items():
+            found = fit_quality(known if by_fold else [replace(case, fold="fold_0") for case in known], {})
+            told = found.model_copy(update={"is_useful": True})
+            for case in new:
+                expected = told.expected(case.features)
+                held.append(expected.low <= case.dice <= expected.high)
+    assert np.mean(inside[True]) > 0.85
+    assert np.mean(inside[True]) > np.mean(inside[False])
+
+
+def test_networks_that_differ_predict_no_dice_but_the_order() -> None:
+    several = [fit_quality(simulated(80, seed, strength=0.05, noise=0.02, shift=0.1, folds=2), {}) for seed in range(8)]
+    refused = [one for one in several if not one.is_useful and one.is_ranking]
+    assert len(refused) >= 2
+    assert "no Dice is predicted, and cases are put in order by it" in refused[0].reason
+    better, worse = ({name: value for name in FEATURES} for value in (1.0, -1.0))
+    better |= dict.fromkeys(FEATURES[1:], 0.0)
+    worse |= dict.fromkeys(FEATURES[1:], 0.0)
+    assert refused[0].expected(better) is None
+    assert refused[0].rank(better) > refused[0].rank(worse)
+
+
 def test_features_that_tell_nothing_are_seldom_used_and_this_is_said() -> None:
     several = [fit_quality(simulated(24, seed, strength=0.0), {}) for seed in range(60)]
     assert np.mean([one.is_useful for one in several]) <= 0.1
-    refused = next(one for one in several if not one.is_useful)
+    assert np.mean([one.is_ranking for one in several]) <= 0.12
+    refused = next(one for one in several if not one.is_useful and not one.is_ranking)
     assert "no better than the mean" in refused.reason
-    assert refused.expected(simulated(1, 0, 0.0)[0].features) is None
+    features = simulated(1, 0, 0.0)[0].features
+    assert refused.expected(features) is None
+    assert refused.rank(features) is None
 
 
 def test_few_subjects_tell_nothing() -> None:
@@ -139,6 +179,12 @@ def test_few_subjects_tell_nothing() -> None:
     assert found.weights == {"fold_0": "abc"}
 
 
-def test_ranks_of_constants_have_no_correlation() -> None:
-    assert rank_correlation(np.arange(4.0), np.arange(4.0) ** 3) == pytest.approx(1)
-    assert rank_correlation(np.ones(3), np.arange(3.0)) is None
+def test_ranks_are_compared_within_folds() -> None:
+    rng, up = np.random.default_rng(0), np.arange(6.0)
+    found = rank_test([up, up + 100], [up**3, up - 50], rng)
+    assert found.correlation == pytest.approx(1)
+    assert found.p == pytest.approx(1e-4, abs=2e-4)
+    assert rank_test([up], [-up], rng).correlation == pytest.approx(-1)
+    assert rank_test([np.ones(3)], [up[:3]], rng) is None
+    exact = np.mean([np.array(order) @ up[:5] >= 30 - 1e-9 for order in itertools.permutations(up[:5])])
+    assert rank_test([up[:5]], [up[:5]], rng, 20_000).p == pytest.approx(exact, abs=3e-3)

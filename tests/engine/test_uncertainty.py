@@ -31,6 +31,7 @@ SCORED = Quality(
     n_cases=20,
     n_subjects=20,
     mean_dice=0.8,
+    left_out="fold",
     error=0.02,
     error_of_mean=0.05,
     p=0.01,

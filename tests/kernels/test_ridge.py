@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selfcfg.kernels.ridge import PENALTIES, fit_ridge, half_width, leave_subjects_out
+from selfcfg.kernels.ridge import PENALTIES, fit_ridge, half_width, leave_groups_out
 
 
 def sample(n: int, seed: int, noise: float = 0.05, strength: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
@@ -52,13 +52,13 @@ def test_a_feature_that_never_changes_or_is_not_known_says_nothing() -> None:
     assert fit_ridge(wider, values).predict(far) == pytest.approx(fit_ridge(features, values).predict(features[:1]))
 
 
-def test_a_subject_left_out_changes_nothing_of_its_own_prediction() -> None:
+def test_a_group_left_out_changes_nothing_of_its_own_prediction() -> None:
     features, values = sample(20, 3)
-    subjects = [f"s{index // 2}" for index in range(20)]
-    before, _ = leave_subjects_out(features, values, subjects)
+    groups = [f"s{index // 2}" for index in range(20)]
+    before, _ = leave_groups_out(features, values, groups)
     changed = values.copy()
     changed[:2] += 100
-    after, mean = leave_subjects_out(features, changed, subjects)
+    after, mean = leave_groups_out(features, changed, groups)
     np.testing.assert_array_equal(before[:2], after[:2])
     np.testing.assert_allclose(mean[:2], values[2:].mean())
 
@@ -68,7 +68,7 @@ def test_the_interval_holds_new_values_as_often_as_it_says(n: int, noise: float,
     inside = []
     for seed in range(60):
         features, values = sample(n + 50, seed, noise, strength)
-        out, _ = leave_subjects_out(features[:n], values[:n], [str(index) for index in range(n)])
+        out, _ = leave_groups_out(features[:n], values[:n], [str(index) for index in range(n)])
         reach = half_width(values[:n] - out, 0.9)
         assert reach is not None
         found = fit_ridge(features[:n], values[:n]).predict(features[n:])

@@ -40,7 +40,7 @@ def test_what_was_calibrated_is_told_with_a_picture(tmp_path: Path) -> None:
     text = calibration_section(tmp_path, "pictures")
     assert "## Calibration" in text
     assert "probabilities are less sure" in text
-    assert "Predicted Dice of new cases: on subjects left out it errs by" in text
+    assert "Predicted Dice of new cases: on folds left out it errs by" in text
     assert (tmp_path / "pictures" / "reliability.png").stat().st_size > 5000
 
 

@@ -100,7 +100,7 @@ def _scored(
             dice = scores[case.case].mean("dice")
             if dice is not None:
                 features = _features(case, dataset, plan, facts, experiment.temperature)
-                found.append(Scored(case.case, case.subject, dice, features))
+                found.append(Scored(case.case, case.subject, case.fold, dice, features))
             step(case.case)
     return found
 
@@ -119,5 +119,5 @@ def _features(case: OutOfFold, dataset: Dataset, plan: Plan, facts: Fingerprint 
 
 def _write_cases(file: Path, cases: Sequence[Scored]) -> None:
     names = list(cases[0].features) if cases else []
-    rows = ((case.case, case.subject, case.dice, *(case.features[name] for name in names)) for case in cases)
-    write_text(file, comma_separated(("case", "subject", "dice", *names), rows))
+    rows = ((case.case, case.subject, case.fold, case.dice, *(case.features[name] for name in names)) for case in cases)
+    write_text(file, comma_separated(("case", "subject", "fold", "dice", *names), rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,11 +56,15 @@ class Quality(Record):
         n_cases: it was fitted on.
         n_subjects: these belong to.
         mean_dice: of these.
-        error: mean absolute error on subjects left out.
+        left_out: what was left out together: the cases of a fold and so its network, or of one fold a subject.
+        error: mean absolute error on what was left out.
         error_of_mean: the same of the mean Dice of all others, told without looking at the case.
         p: of the error being no smaller, one-sided, permutation of subjects.
-        rank_correlation: of what was predicted for subjects left out with the Dice (Spearman); None where it has none.
-        is_useful: whether the error was shown to be smaller; else nothing is predicted.
+        rank_correlation: of what was predicted and the Dice, within a fold (Spearman, mean over folds weighted by
+            subjects); None where it has none.
+        rank_p: of it being no higher than 0, one-sided, permutation of subjects within folds.
+        is_useful: whether the error was shown to be smaller; else no Dice is predicted.
+        is_ranking: whether the rank correlation was shown to be above 0; else cases are not put in order by it.
         reason: in words.
         features: in the order of what follows, which is empty where there are too few subjects.
         mean: of each.
@@ -76,11 +80,14 @@ class Quality(Record):
     n_cases: int
     n_subjects: int
     mean_dice: float
+    left_out: Literal["fold", "subject"]
     error: float | None = None
     error_of_mean: float | None = None
     p: float | None = None
     rank_correlation: float | None = None
+    rank_p: float | None = None
     is_useful: bool
+    is_ranking: bool = False
     reason: str
     features: tuple[str, ...]
     mean: tuple[float, ...] = ()
@@ -95,12 +102,19 @@ class Quality(Record):
         """What is to be expected of a case; None where features were not shown to tell more than the mean."""
         if not self.is_useful:
             return None
+        dice = self._fitted(features)
+        low, high = dice - self.half_width, dice + self.half_width
+        return Expected(*(min(1.0, max(0.0, value)) for value in (dice, low, high)))
+
+    def rank(self, features: Mapping[str, float | None]) -> float | None:
+        """Higher for a case that is likely to be better; None where features were not shown to tell the order."""
+        return self._fitted(features) if self.is_ranking or self.is_useful else None
+
+    def _fitted(self, features: Mapping[str, float | None]) -> float:
         ridge = Ridge(
             np.array(self.mean), np.array(self.scale), np.array(self.coefficients), self.intercept, self.penalty
         )
-        dice = float(ridge.predict(as_row(features, self.features))[0])
-        low, high = dice - self.half_width, dice + self.half_width
-        return Expected(*(min(1.0, max(0.0, value)) for value in (dice, low, high)))
+        return float(ridge.predict(as_row(features, self.features))[0])
 
 
 def as_row(features: Mapping[str, float | None], names: Sequence[str]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from selfcfg.engine.prediction.ledger import Ledger, LedgerEntry
 from selfcfg.engine.prediction.quality import FEATURES, Expected, Quality
@@ -22,12 +22,20 @@ class Row(NamedTuple):
 
     case: str
     expected: Expected | None
+    rank: float | None
     entry: LedgerEntry
 
+    @classmethod
+    def of(cls, case: str, entry: LedgerEntry, quality: Quality | None) -> Self:
+        """A case, and what a score of quality says of it."""
+        if quality is None:
+            return cls(case, None, None, entry)
+        return cls(case, quality.expected(entry.features), quality.rank(entry.features), entry)
+
     def order(self) -> tuple[bool, float, str]:
-        """The doubtful first: unusual images, then the lowest expected Dice, or the highest entropy without one."""
-        if self.expected is not None:
-            return not self.entry.unusual, self.expected.dice, self.case
+        """The doubtful first: unusual images, then the lowest rank, or where it is not known the highest entropy."""
+        if self.rank is not None:
+            return not self.entry.unusual, self.rank, self.case
         entropy = self.entry.features.get("entropy_foreground")
         return not self.entry.unusual, -1.0 if entropy is None else -entropy, self.case
 
@@ -54,8 +62,7 @@ def write_quality_table(folder: Path, ledger: Ledger, quality: Quality | None) -
         quality: what the features are worth; None: they are only told.
     """
     known = {case: entry for case, entry in ledger.entries().items() if entry.output and entry.features}
-    rows = [Row(case, quality.expected(entry.features) if quality else None, entry) for case, entry in known.items()]
-    rows.sort(key=Row.order)
+    rows = sorted((Row.of(case, entry, quality) for case, entry in known.items()), key=Row.order)
     if not rows:
         (folder / TABLE).unlink(missing_ok=True)
         return []
@@ -64,7 +71,7 @@ def write_quality_table(folder: Path, ledger: Ledger, quality: Quality | None) -
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("case", "predicted_dice", "low", "high", "unusual", *names))
-    for case, expected, entry in rows:
+    for case, expected, _, entry in rows:
         values = ("" if (value := entry.features.get(name)) is None else f"{value:.6g}" for name in names)
         cells = ("", "", "") if expected is None else tuple(f"{value:.4f}" for value in expected)
         writer.writerow((case, *cells, "; ".join(entry.unusual), *values))
