@@ -130,7 +130,8 @@ def features_of(
     ``expected_dice``: mean over the predicted classes of `SoftVolume.expected_dice`; 0 without any.
     ``entropy_foreground``: mean entropy within the predicted foreground. ``entropy_border``: the same of the voxels at
     both sides of its border. ``uncertain_share``: log(1 + uncertain voxels by voxels of the foreground).
-    ``volume_distance``: mean over classes of |log(volume / median volume of the training cases)|, one voxel more each.
+    ``volume_distance``: mean over classes of the absolute log(volume / median volume of the training cases), one voxel
+    more each.
     ``components``: mean over the predicted classes of the log of the number of connected components.
     ``disagreement_foreground``: where it was asked for; it is told, not used: out of fold there is but one network.
 
@@ -163,7 +164,7 @@ def input_features(
 ) -> Features:
     """How far an image is from the training cases.
 
-    ``input_spacing`` and ``input_extent``: largest |log(value / median)| along an axis. ``input_intensity``: largest
+    ``input_spacing`` and ``input_extent``: largest absolute log(value / median) along an axis. ``input_intensity``: largest
     distance over channels of the mean within the predicted foreground from that of training, in standard deviations.
 
     Args:
