@@ -164,8 +164,9 @@ def input_features(
 ) -> Features:
     """How far an image is from the training cases.
 
-    ``input_spacing`` and ``input_extent``: largest absolute log(value / median) along an axis. ``input_intensity``: largest
-    distance over channels of the mean within the predicted foreground from that of training, in standard deviations.
+    ``input_spacing`` and ``input_extent``: largest absolute log(value / median) along an axis. ``input_intensity``:
+    largest distance over channels of the mean within the predicted foreground from that of training, in standard
+    deviations.
 
     Args:
         image: (C, Z, Y, X) as in the file.
