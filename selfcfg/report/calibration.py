@@ -61,11 +61,13 @@ def draw_reliability(curves: Mapping[str, Reliability], path: Path) -> None:
     for (name, one), colour in zip(curves.items(), (_BEFORE, _AFTER), strict=False):
         bins = [row for row in one.bins() if row[2]]
         curve.plot([row[3] for row in bins], [row[4] for row in bins], marker="o", color=colour, label=name)
-        counts.step([row[0] for row in one.bins()], [row[2] for row in one.bins()], where="post", color=colour)
+        edges = [*(row[0] for row in one.bins()), 1.0]
+        counts.stairs([row[2] for row in one.bins()], edges, color=colour)
     curve.set_ylabel("accuracy", fontsize=8)
     curve.set_ylim(0, 1)
     curve.legend(fontsize=8)
-    counts.set_yscale("symlog")
+    counts.set_yscale("log")
+    counts.set_ylim(bottom=1)
     counts.set_ylabel("voxels", fontsize=8)
     counts.set_xlabel("confidence", fontsize=8)
     counts.set_xlim(0, 1)
