@@ -33,6 +33,8 @@ RECORDS = {
     "selected/model.json": "selfcfg.engine.prediction.selected:SelectedModel",
     "selected/selection.json": "selfcfg.engine.selection.records:Selection",
     "summary.json": "selfcfg.engine.scoring.evaluate:Evaluation",
+    "calibration.json": "selfcfg.engine.calibration.temperature:Temperature",
+    "quality.json": "selfcfg.engine.prediction.quality:Quality",
     "comparison.json": "selfcfg.engine.comparison.records:Comparison",
     "protocol.json": "selfcfg.engine.label_efficiency.results:Protocol",
     "results.jsonl (each line)": "selfcfg.engine.label_efficiency.results:LabelResult",

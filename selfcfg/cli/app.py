@@ -9,7 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from selfcfg import __version__
-from selfcfg.cli import benchmarking, comparing, data, exchange, inference, inspection, planning, selecting, training
+from selfcfg.cli import (
+    benchmarking,
+    calibrating,
+    comparing,
+    data,
+    exchange,
+    inference,
+    inspection,
+    planning,
+    selecting,
+    training,
+)
 from selfcfg.errors import SelfcfgError, Stopped
 
 STOPPED = Stopped.exit_code
@@ -34,6 +45,7 @@ app.command("train")(training.train)
 app.command("plan-and-train")(training.plan_and_train)
 app.command("run")(selecting.run)
 app.command("select")(selecting.select)
+app.command("calibrate")(calibrating.calibrate)
 app.command("predict")(inference.predict)
 app.command("evaluate")(inference.evaluate)
 app.command("compare")(comparing.compare)

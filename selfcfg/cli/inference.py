@@ -49,6 +49,10 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="write the class probabilities beside each label map")
     ] = False,
+    uncertainty: Annotated[
+        bool,
+        typer.Option("--uncertainty", help="also maps of how unsure it is, in the folder uncertainty, and quality.csv"),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="predict every case again, and write over files made otherwise")
     ] = False,
@@ -65,10 +69,12 @@ def predict(
     from selfcfg.engine.prediction.predict import PredictOptions, find_inputs, predict_cases  # noqa: PLC0415
 
     speaker = Speaker(as_json)
-    folder, folds = _run_of(run, Workspace.at(workspace)), folds_of(fold, []) or None
+    folder, folds = run_of(run, Workspace.at(workspace)), folds_of(fold, []) or None
     model = load_model(folder, folds=folds, device=device, precision=precision, weights=weights)
     cases = find_inputs(inputs[0] if len(inputs) == 1 else inputs, model.plan)
-    options = PredictOptions(not no_mirroring, step, probabilities=save_probabilities, overwrite=overwrite)
+    options = PredictOptions(
+        not no_mirroring, step, probabilities=save_probabilities, overwrite=overwrite, uncertainty=uncertainty
+    )
     outcome = predict_cases(model, cases, output, options)
     for failure in outcome.failed:
         speaker.say(f"failed: {failure.case}: {failure.reason}")
@@ -80,28 +86,52 @@ def predict(
         raise typer.Exit(1)
 
 
-def _run_of(target: str, workspace: Workspace) -> Path:
-    """The folder that is meant: a folder itself, or of a dataset the selected model, else its only experiment."""
+def run_of(target: str, workspace: Workspace) -> Path:
+    """The folder that is meant: a folder itself, or of a dataset the selected model, else its only experiment.
+
+    Raises:
+        UsageError: a dataset has several of either.
+    """
     from selfcfg.engine.prediction.selected import FOLDER, selected_models  # noqa: PLC0415
 
-    path = Path(target)
-    if (path.exists() or len(path.parts) > 1) and not (path / "dataset.json").is_file():
-        return path
+    if is_run(target):
+        return Path(target)
     selected = selected_models(Project.of(workspace, target).results)
-    if selected and (len(selected) == 1 or selected[0].name == FOLDER):
-        return selected[0]
-    found = selected or experiments_of(target, workspace)
+    if not selected:
+        return only_experiment(target, workspace, "predict with")
+    if len(selected) > 1 and selected[0].name != FOLDER:
+        names = listed(selected, shown=20, separator="\n  ")
+        found = f"it has several selected models:\n  {names}\n"
+        raise UsageError(f"predict with '{target}'", found, "give the folder of one")
+    return selected[0]
+
+
+def is_run(target: str) -> bool:
+    """Whether a text names a folder of runs, not a dataset."""
+    path = Path(target)
+    return (path.exists() or len(path.parts) > 1) and not (path / "dataset.json").is_file()
+
+
+def only_experiment(target: str, workspace: Workspace, doing: str) -> Path:
+    """The folder of the only experiment of a dataset.
+
+    Raises:
+        UsageError: it has several, or none; `doing` is for the message.
+    """
+    found = experiments_of(target, workspace)
     if len(found) > 1:
         names = listed(found, shown=20, separator="\n  ")
-        what = "selected models" if selected else "experiments"
-        remedy = "give the folder of one" + ("" if selected else f", or run: selfcfg select {target}")
-        raise UsageError(f"predict with '{target}'", f"it has several {what}:\n  {names}\n", remedy)
+        remedy = f"give the folder of one, or run: selfcfg select {target}"
+        raise UsageError(f"{doing} '{target}'", f"it has several experiments:\n  {names}\n", remedy)
     return found[0]
 
 
 MetricsOption = Annotated[
     list[str] | None,
-    typer.Option(help="also boundary_iou, centreline_dice (cldice), lesions, or all; repeated or with commas"),
+    typer.Option(
+        help="also boundary_iou, centreline_dice (cldice), lesions, or all of these; calibration, of the probabilities "
+        "beside the predictions; repeated or with commas"
+    ),
 ]
 BoundaryOption = Annotated[
     float | None,
@@ -113,6 +143,10 @@ MatchOption = Annotated[
 NeighboursOption = Annotated[
     Literal["corners", "edges", "faces"],
     typer.Option(help="voxels of one lesion touch at least by these: 26, 18, 6 neighbours; 2D: 8, 8, 4"),
+]
+MarginOption = Annotated[
+    float,
+    typer.Option(min=0, help="calibration: voxels count this far from reference and prediction: mm, or pixels"),
 ]
 AttributesOption = Annotated[
     Path | None,
@@ -142,13 +176,14 @@ def evaluate(
     boundary_width: BoundaryOption = None,
     match: MatchOption = "iou:0.5",
     neighbours: NeighboursOption = "corners",
+    calibration_margin: MarginOption = 5.0,
     attributes: AttributesOption = None,
     readers: ReadersOption = None,
     jobs: JobsOption = 0,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Scores predictions against references: overlap, distances, volumes, lesions; by groups, and beside readers."""
+    """Scores predictions against references: overlap, distances, lesions, calibration; by groups, beside readers."""
     from selfcfg.engine.scoring.evaluate import evaluate as score  # noqa: PLC0415
     from selfcfg.engine.scoring.evaluate import with_image_targets, with_readers, with_subgroups  # noqa: PLC0415
     from selfcfg.engine.scoring.extras import Extras, asked_for  # noqa: PLC0415
@@ -156,7 +191,8 @@ def evaluate(
     speaker = Speaker(as_json)
     description = DatasetDescription.read(dataset_json)
     labels = description.schema_of_labels
-    extras = Extras.asked(asked_for(split_values(metrics)), boundary_width, match, neighbours)
+    asked = asked_for(split_values(metrics))
+    extras = Extras.asked(asked, boundary_width, match, neighbours, calibration_margin)
     scores = score(references, predictions, labels, nsd_tolerance=nsd_tolerance, empty=empty, extras=extras, jobs=jobs)
     scores = with_image_targets(scores, predictions, description.image_targets)
     if attributes is not None:
@@ -170,6 +206,8 @@ def evaluate(
     answer = {"foreground_mean": scores.foreground_mean, "summary": str(folder / "summary.json")}
     if scores.image_targets:
         answer["image_targets"] = {name: one.metrics() for name, one in scores.image_targets.items()}
+    if scores.calibration:
+        answer["calibration"] = {name: getattr(scores.calibration.overall, name) for name in ("ece", "brier", "nll")}
     if scores.readers:
         answer["readers"] = {name: one.verdict for name, one in scores.readers.comparisons.items()}
     speaker.done(answer)

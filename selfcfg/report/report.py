@@ -14,6 +14,7 @@ from selfcfg.engine.scoring.validation import cross_validated, scored_folds
 from selfcfg.errors import listed
 from selfcfg.files import write_text
 from selfcfg.plan import Configuration, Plan, Reason
+from selfcfg.report.calibration import calibration_section
 from selfcfg.report.cases import Shown, draw, failures
 from selfcfg.report.tables import cell, number, spread, table
 from selfcfg.runs import RunFolder, RunRecord, fold_folders
@@ -51,6 +52,7 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: Dataset, plan: P
         _title(folds, dataset),
         _scores(evaluation, folds, scored_folds(folder), has_ignore=plan.labels.ignore is not None),
         _failures(failures(evaluation, expected)),
+        calibration_section(folder, PICTURES),
         _cases(shown),
         _training(folder, folds, evaluation),
         _data(dataset, evaluation, plan),

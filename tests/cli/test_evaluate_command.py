@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from selfcfg.engine.prediction.probabilities import write_probabilities
 from selfcfg.geometry import Geometry
-from selfcfg.io import write_label
+from selfcfg.io import read_label, write_label
 
 GEOMETRY = Geometry(shape=(4, 12, 12), spacing=(2.0, 1.0, 1.0))
 
@@ -86,3 +87,22 @@ def test_options_that_cannot_be_met(selfcfg, folders: Path, options: tuple[str, 
     assert answer.code == code
     assert words in answer.err
     assert not (folders / "predictions" / "summary.json").exists(), "nothing is half written"
+
+
+def test_calibration_reads_the_probabilities_beside_the_predictions(selfcfg, folders: Path) -> None:
+    for file in sorted((folders / "predictions").iterdir()):
+        mask, _ = read_label(file)
+        inside = np.where(mask == 1, 0.75, 0.25).astype(np.float16)
+        write_probabilities(file.with_name(f"{file.name.partition('.')[0]}.npz"), np.stack([1 - inside, inside]))
+    options = ("--metrics", "calibration", "--readers", folders / "second", "--out", folders / "out")
+    answer = selfcfg(*arguments(folders, *options))
+    assert answer.code == 0
+    assert answer.result["calibration"] == {"ece": 0.25, "brier": 0.125, "nll": pytest.approx(-np.log(0.75))}
+    assert answer.result["foreground_mean"]["ece"] == pytest.approx(0.25)
+    assert "ece" not in answer.result["readers"], "label maps of readers have no probabilities"
+    assert "calibration.csv" in answer.err
+    (folders / "predictions" / "case3.npz").unlink()
+    refused = selfcfg(*arguments(folders, *options))
+    assert refused.code == 1
+    assert "case 'case3'" in refused.err
+    assert "--save-probabilities" in refused.err

@@ -75,6 +75,31 @@ def test_what_is_said_of_the_whole_image_is_averaged_where_all_say_it() -> None:
     assert Ensemble((member(0.5, 0.9, kind=Telling), member(0.5, 0.3))).predict(image).image_level == {}
 
 
+def entropy_bits(probability: float) -> float:
+    return float(-sum(p * np.log2(p) for p in (probability, 1 - probability)))
+
+
+def test_members_disagree_by_what_their_mean_is_less_sure_of_than_each() -> None:
+    image = (random_image(), GEOMETRY.spacing)
+    both = Ensemble((member(0.25, 0.9), member(0.75, 0.3))).predict(image, uncertainty=True).uncertainty
+    mean = entropy_bits(0.25 * 0.9 + 0.75 * 0.3)
+    own = 0.25 * entropy_bits(0.9) + 0.75 * entropy_bits(0.3)
+    np.testing.assert_allclose(both.entropy[:, :, 3:], mean, atol=2e-3)
+    np.testing.assert_allclose(both.disagreement[:, :, 3:], mean - own, atol=3e-3)
+    alone = Ensemble((member(1.0, 0.9),)).predict(image, uncertainty=True).uncertainty
+    np.testing.assert_allclose(alone.entropy[:, :, 3:], entropy_bits(0.9), atol=2e-3)
+    assert (alone.disagreement == 0).all()
+    assert Ensemble((member(1.0, 0.9),)).predict(image).uncertainty is None
+
+
+def test_a_step_changes_what_is_known_of_the_classes() -> None:
+    image = (random_image(), GEOMETRY.spacing)
+    removed = Ensemble((member(1.0, 0.9),), (Step(kind="min_size", target="organ", value=1e9, unit="mm3"),))
+    found = removed.predict(image, uncertainty=True)
+    assert not found.labels.any() and found.uncertainty.volumes["organ"].voxels == 0
+    assert removed.quality is None
+
+
 def test_weights_and_steps_make_another_model() -> None:
     one, other = (member(0.5, 0.9), member(0.5, 0.3)), (member(0.4, 0.9), member(0.6, 0.3))
     step = (Step(kind="keep_largest"),)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from selfcfg.engine.scoring.evaluate import Evaluation, combine, evaluate
-from selfcfg.engine.scoring.extras import AVERAGED, LESION_COUNTS, Extras, asked_for
+from selfcfg.engine.scoring.extras import AVERAGED, LESION_COUNTS, OF_PROBABILITIES, Extras, asked_for
 from selfcfg.engine.scoring.scores import score_case
 from selfcfg.errors import UsageError
 from selfcfg.geometry import FLAT_SPACING, Geometry
@@ -82,7 +82,7 @@ def test_empty_masks() -> None:
     assert invented["lesion_fp"] == 2
     missed = score_case(full, empty, GEOMETRY, LABELS, extras=ALL)["lesion"].extra
     assert (missed["lesion_sensitivity"], missed["lesion_precision"], missed["lesion_fn"]) == (0, None, 2)
-    names = [name for made in AVERAGED.values() for name in made]
+    names = [name for kind, made in AVERAGED.items() if kind not in OF_PROBABILITIES for name in made]
     for rule, value in (("exclude", None), ("score", 1)):
         neither = score_case(full, full, GEOMETRY, LABELS, empty=rule, extras=ALL)["other"].extra
         assert neither == {name: 0 if name in LESION_COUNTS else value for name in names}
@@ -183,7 +183,7 @@ def test_names_of_metrics() -> None:
     assert asked_for(["dice", "HD95"]) == ()
     assert asked_for(["clDice", "boundary-iou"]) == ("boundary_iou", "centreline_dice")
     assert asked_for(["panoptic_quality", "lesion_f1", "pq"]) == ("lesions",)
-    assert asked_for(["all"]) == tuple(AVERAGED)
+    assert asked_for(["all"]) == tuple(kind for kind in AVERAGED if kind not in OF_PROBABILITIES)
     with pytest.raises(UsageError, match="no metric 'lesion'; did you mean 'lesions'"):
         asked_for(["lesion"])
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 from benchmarks.selection_simulation import adoption, cases_of, drawn_tables
 from selfcfg.engine.prediction.averaging import decoded
 from selfcfg.engine.prediction.postprocessing import Step, parts_of, postprocessed, survivors, voxel_size
-from selfcfg.engine.prediction.predict import write_probabilities
+from selfcfg.engine.prediction.probabilities import write_probabilities
 from selfcfg.engine.selection.component_tables import ComponentTables, Predicted, component_tables
 from selfcfg.engine.selection.held_out import HeldOut
 from selfcfg.engine.selection.trials import CaseFiles, Trials, tally

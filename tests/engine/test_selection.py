@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.selection_simulation import CANDIDATES, passing_over
 from selfcfg.engine.prediction.averaging import decoded, read_probabilities, weighted_mean
-from selfcfg.engine.prediction.predict import write_probabilities
+from selfcfg.engine.prediction.probabilities import write_probabilities
 from selfcfg.engine.selection.greedy import cross_fitted, greedy_counts
 from selfcfg.engine.selection.held_out import HeldOut
 from selfcfg.engine.selection.trials import (

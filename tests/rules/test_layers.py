@@ -20,8 +20,8 @@ LAYERS = {
     "selfcfg.topology selfcfg.plan selfcfg.project selfcfg.inheritance selfcfg.recipes selfcfg.runs selfcfg.workspace",
     2: "selfcfg.io selfcfg.kernels selfcfg.nets",
     3: "selfcfg.convert selfcfg.engine selfcfg.engine.label_efficiency.results selfcfg.planners selfcfg.trainers",
-    4: "selfcfg.engine.prediction selfcfg.engine.scoring selfcfg.engine.comparison selfcfg.engine.distillation "
-    "selfcfg.engine.supply",
+    4: "selfcfg.engine.prediction selfcfg.engine.scoring selfcfg.engine.calibration selfcfg.engine.comparison "
+    "selfcfg.engine.distillation selfcfg.engine.supply",
     5: "selfcfg.engine.training selfcfg.interop selfcfg.report selfcfg.engine.selection.records",
     6: "selfcfg.engine.choice selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.folds "
     "selfcfg.engine.forecasting selfcfg.engine.recipes selfcfg.engine.label_efficiency selfcfg.engine.selection "

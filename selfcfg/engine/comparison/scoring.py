@@ -10,7 +10,7 @@ from selfcfg.engine.scoring.evaluate import SUMMARY, Evaluation, combine, evalua
 from selfcfg.engine.scoring.scores import Scoring
 from selfcfg.errors import DataError, listed
 from selfcfg.files import hash_file, hash_json, read_json, write_json
-from selfcfg.image_files import image_files
+from selfcfg.image_files import image_files, stem_in
 from selfcfg.labels import LabelSchema
 from selfcfg.progress import progress, quietly
 
@@ -87,6 +87,9 @@ def score_here(asked: str, predictions: Mapping[str, Path], scoring: LabelScorin
 def _source(prediction: Path, reference: Path, scoring: LabelScoring) -> str:
     settings = [scoring.labels.model_dump(mode="json"), scoring.how.nsd_tolerance, scoring.how.empty]
     settings += [scoring.how.extras.model_dump(mode="json")]
+    beside = prediction.with_name(f"{stem_in(prediction.name)}.npz")
+    if "calibration" in scoring.how.extras.metrics and beside.is_file():
+        settings += [hash_file(beside)]
     return hash_json([hash_file(prediction), hash_file(reference), *settings])
 
 
@@ -99,4 +102,6 @@ def _kept(folder: Path, sources: Mapping[str, str]) -> list[Evaluation]:
     except DataError:  # of another version, or damaged: made again
         return []
     cases = tuple(case for case in earlier.cases if sources.get(case.case, "") == made.get(case.case))
-    return [earlier.model_copy(update={"cases": cases})] if cases else []
+    if len(cases) < len(earlier.cases):
+        earlier = earlier.model_copy(update={"cases": cases, "calibration": None})
+    return [earlier] if cases else []

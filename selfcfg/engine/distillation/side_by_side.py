@@ -165,7 +165,7 @@ def _ensemble(run: RunFolder, record: RunRecord) -> Ensemble:
 def _run_fold(task: Task, run: RunFolder, ensemble: Ensemble, cases: Sequence[Case], seen: dict[str, _Seen]) -> None:
     """Predicts the cases of one fold by every system, and notes what was seen."""
     precision = str(RunRecord.read(run.record).settings.get("precision", "auto"))
-    student = load_model(run.path, device=task.device, precision=precision)
+    student = load_model(run.path, device=task.device, precision=precision, calibrated=False)
     teachers = [teacher.load(task.device, precision) for teacher in ensemble.teachers]
     models = {STUDENT: [student], **{name: [one] for name, one in zip(ensemble.names, teachers, strict=True)}}
     models[ENSEMBLE] = [teachers[index] for index in ensemble.used]

@@ -72,7 +72,7 @@ class Teacher:
 
     def load(self, device: str | None, precision: str) -> Model:
         """Its networks."""
-        return load_model(self.path, device=device, precision=precision)
+        return load_model(self.path, device=device, precision=precision, calibrated=False)
 
     def evaluation(self) -> Evaluation | None:
         """The scores of the cases that its folds validated; None where there are none."""

@@ -16,6 +16,8 @@ from selfcfg.engine.data.store import CaseInfo
 from selfcfg.engine.prediction.averaging import Mean, add_weighted, decoded
 from selfcfg.engine.prediction.model import Model, Prediction, read_input
 from selfcfg.engine.prediction.postprocessing import Step, needs_probabilities, postprocessed, voxel_size
+from selfcfg.engine.prediction.quality import Quality
+from selfcfg.engine.prediction.uncertainty import Wanted, uncertainty_of_mean
 from selfcfg.errors import counted
 from selfcfg.files import hash_json
 from selfcfg.fingerprint import Fingerprint
@@ -91,6 +93,11 @@ class Ensemble:
         """Whether all members say something of images as a whole."""
         return all(member.tells for member in self.members)
 
+    @property
+    def quality(self) -> Quality | None:
+        """That of a single member whose label maps stay as they are: it was fitted on these."""
+        return self.members[0].outline.quality if len(self.members) == 1 and not self.steps else None
+
     @cached_property
     def identity(self) -> str:
         """The hash of everything that makes its predictions, 32 hex digits."""
@@ -98,7 +105,13 @@ class Ensemble:
         return hash_json([members, [step.model_dump(mode="json") for step in self.steps]])
 
     def predict(
-        self, image: Any, *, mirroring: bool = True, step: float = 0.5, probabilities: bool = False
+        self,
+        image: Any,
+        *,
+        mirroring: bool = True,
+        step: float = 0.5,
+        probabilities: bool = False,
+        uncertainty: bool = False,
     ) -> Prediction:
         """The prediction for one image, see `selfcfg.engine.prediction.model.Model.predict`.
 
@@ -108,7 +121,10 @@ class Ensemble:
         case, array, geometry = read_input(image, self.plan)
         refuse_unfit(case, len(array), geometry, self.plan)
         prepared = self.prepare(case, array, geometry)
-        return self.predict_prepared(prepared, mirroring=mirroring, step=step, probabilities=probabilities)
+        wanted: Wanted | None = "all" if uncertainty else None
+        return self.predict_prepared(
+            prepared, mirroring=mirroring, step=step, probabilities=probabilities, uncertainty=wanted
+        )
 
     def prepare(self, case: str, array: npt.NDArray[Any], geometry: Geometry) -> PreparedCase:
         """An image (C, Z, Y, X) preprocessed once for each way in which its members want it.
@@ -130,6 +146,7 @@ class Ensemble:
         mirroring: bool = True,
         step: float = 0.5,
         probabilities: bool = False,
+        uncertainty: Wanted | None = None,
         told: bool = False,
     ) -> Prediction:
         """The prediction for an image that was preprocessed by `prepare`.
@@ -141,17 +158,25 @@ class Ensemble:
             mirroring: also predict mirrored images, where the training mirrored.
             step: largest distance between tiles, in tile lengths.
             probabilities: also give the mean probability of each class.
+            uncertainty: what of it is wanted; members disagree as the networks of one do.
             told: show on stderr how far each member is.
 
         Raises:
             SelfcfgError: see `selfcfg.engine.prediction.model.Model.predict_prepared`, or a member's files are gone.
         """
         several = len(self.members) > 1
-        wanted = probabilities or several or needs_probabilities(self.steps)
+        wanted = probabilities or several or needs_probabilities(self.steps) or (uncertainty is not None and self.steps)
         mean: Mean | None = None
         said: list[Prediction] = []
         for member, image in zip(self.members, prepared.images, strict=True):
-            one = member.load().predict_prepared(image, mirroring=mirroring, step=step, probabilities=wanted, told=told)
+            one = member.load().predict_prepared(
+                image,
+                mirroring=mirroring,
+                step=step,
+                probabilities=bool(wanted),
+                uncertainty=uncertainty,
+                told=told,
+            )
             if several and one.probabilities is not None:
                 mean = np.zeros(one.probabilities.shape, dtype=np.float32) if mean is None else mean
                 add_weighted(mean, one.probabilities, member.weight)
@@ -161,7 +186,11 @@ class Ensemble:
         size = voxel_size(said[0].geometry, self.plan.dimensions)
         labels = postprocessed(labels, stack, size, self.plan.labels, self.steps)
         kept = stack.astype(np.float16) if probabilities and stack is not None else None
-        return Prediction(labels, kept, said[0].geometry, self._image_level(said))
+        unsure = said[0].uncertainty
+        if stack is not None and unsure is not None:
+            parts = [(member.weight, one.uncertainty) for member, one in zip(self.members, said, strict=True)]
+            unsure = uncertainty_of_mean(stack, labels, self.plan.labels, [(w, one) for w, one in parts if one])
+        return Prediction(labels, kept, said[0].geometry, self._image_level(said), unsure)
 
     def _image_level(self, said: Sequence[Prediction]) -> dict[str, ImageLevel]:
         """The weighted mean of what the members say of the image as a whole, where all of them do."""

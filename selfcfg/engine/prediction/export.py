@@ -17,9 +17,11 @@ import torch.nn.functional as F  # noqa: N812 - the customary name
 from torch import Tensor
 
 from selfcfg.engine.data.store import CaseInfo
+from selfcfg.engine.prediction.uncertainty import Gathering
 from selfcfg.errors import SelfcfgError
 from selfcfg.geometry import Vector
 from selfcfg.kernels.resample import axis_matrix, nearest_index, separate_axis
+from selfcfg.kernels.uncertainty import probabilities_of
 from selfcfg.labels import LabelSchema
 
 LabelMap = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -31,7 +33,14 @@ smaller."""
 
 
 def export(
-    slabs: Iterable[Tensor], info: CaseInfo, spacing: Vector, labels: LabelSchema, *, probabilities: bool = False
+    slabs: Iterable[Tensor],
+    info: CaseInfo,
+    spacing: Vector,
+    labels: LabelSchema,
+    *,
+    probabilities: bool = False,
+    temperature: float = 1.0,
+    uncertainty: Gathering | None = None,
 ) -> tuple[LabelMap, Probabilities | None]:
     """The label map on the grid of the case's file, (Z, Y, X), and the probabilities (n_outputs, Z, Y, X) if asked for.
 
@@ -41,6 +50,8 @@ def export(
         spacing: of the logits in mm, in the plan's axis order.
         labels: meaning of the outputs.
         probabilities: also give softmax, or sigmoid where there are regions; outside the crop all is background.
+        temperature: that logits are divided by before; it changes no label.
+        uncertainty: takes in each plane; where it tells disagreement, the slabs have a channel of it behind the logits.
 
     Raises:
         SelfcfgError: a logit is not a finite number.
@@ -55,13 +66,20 @@ def export(
     stack_cropped = stack.transpose(0, *(axis + 1 for axis in info.axis_order))[:, *inside]
     if probabilities and not labels.has_regions:
         stack[0] = 1
-    for index, pair in enumerate(_pairs(_checked(slabs), _Grid.of(info, spacing))):
-        if probabilities:
-            logits = torch.stack([pair.logits(output) for output in range(labels.n_outputs)])
-            values = logits.sigmoid() if labels.has_regions else logits.softmax(0)
-            stack_cropped[:, index] = values.half().cpu().numpy()
+    doubts, differences = (None, None) if uncertainty is None else uncertainty.cropped(info)
+    for index, pair in enumerate(_pairs(_checked(slabs), _Grid.of(info, spacing), labels.n_outputs)):
         plane = _painted(pair, labels) if labels.has_regions else _largest(pair)
         cropped[index] = plane.cpu().numpy()
+        if not probabilities and uncertainty is None:
+            continue
+        logits = torch.stack([pair.logits(output) for output in range(labels.n_outputs)])
+        values = probabilities_of(logits, 0, exclusive=not labels.has_regions, temperature=temperature)
+        if probabilities:
+            stack_cropped[:, index] = values.half().cpu().numpy()
+        if uncertainty is not None and doubts is not None:
+            uncertainty.add(doubts, index, values, plane)
+        if differences is not None:
+            differences[index] = pair.logits(labels.n_outputs).cpu().numpy()
     return full, stack if probabilities else None
 
 
@@ -106,11 +124,12 @@ class _Grid:
 
 
 class _Plane:
-    """The logits (n_outputs, Y, X) of one plane; an output is resized when it is first asked for."""
+    """The channels of one plane, logits of the outputs first; one is resized when it is first asked for."""
 
-    def __init__(self, logits: Tensor, grid: _Grid) -> None:
-        self.raw, self.grid = logits, grid
+    def __init__(self, channels: Tensor, grid: _Grid, n_outputs: int) -> None:
+        self.raw, self.grid = channels, grid
         self.resized: dict[int, Tensor] = {}
+        logits = channels[:n_outputs]
         highest = (logits - logits[:1]).amax((1, 2))
         self.over_background = highest + MARGIN * logits.abs().max()
         self.highest = logits.amax((1, 2))
@@ -162,14 +181,14 @@ def _checked(slabs: Iterable[Tensor]) -> Iterator[Tensor]:
         yield slab
 
 
-def _pairs(slabs: Iterable[Tensor], grid: _Grid) -> Iterator[_Pair]:
+def _pairs(slabs: Iterable[Tensor], grid: _Grid, n_outputs: int) -> Iterator[_Pair]:
     """Yields the planes of the result in order, each as soon as the logits on both sides of it are there."""
     held: dict[int, _Plane] = {}
     arrived = done = 0
     for slab in slabs:
-        for logits in slab:
+        for channels in slab:
             if arrived in grid.lower or arrived in grid.upper:
-                held[arrived] = _Plane(logits.clone(), grid)
+                held[arrived] = _Plane(channels.clone(), grid, n_outputs)
             while done < len(grid.upper) and grid.upper[done] <= arrived:
                 yield _Pair(held[grid.lower[done]], held[grid.upper[done]], grid.share[done])
                 done += 1

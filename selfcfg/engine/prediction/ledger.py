@@ -24,9 +24,12 @@ class LedgerEntry(Sparing):
         probabilities: bytes of the probabilities' file, 0 where there is none.
         passing: whether that file is there for a while only, and goes when what it was made for is done.
         image_targets: what was said of the image as a whole, by target.
+        uncertainty: bytes of each map of uncertainty, by name.
+        features: what is known of how good it is, see `selfcfg.engine.prediction.quality`.
+        unusual: in words, each way in which the image is unlike the training cases.
     """
 
-    spared: ClassVar[frozenset[str]] = frozenset({"image_targets", "passing"})
+    spared: ClassVar[frozenset[str]] = frozenset({"image_targets", "passing", "uncertainty", "features", "unusual"})
 
     maker: str
     input: str
@@ -34,6 +37,9 @@ class LedgerEntry(Sparing):
     probabilities: int = 0
     passing: bool = False
     image_targets: dict[str, ImageLevel] = {}
+    uncertainty: dict[str, int] = {}
+    features: dict[str, float | None] = {}
+    unusual: tuple[str, ...] = ()
 
     def describes(self, file: Path, maker: str, source: str) -> bool:
         """Whether `file` is what `maker` made of `source`, unchanged since."""

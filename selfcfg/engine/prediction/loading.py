@@ -9,16 +9,19 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from selfcfg.engine.calibration.temperature import Temperature, same_weights
 from selfcfg.engine.checkpoint import fill, load_weights, read_weights
 from selfcfg.engine.device import choose_device, place, resolve_precision
 from selfcfg.engine.prediction.image_level import Teller
 from selfcfg.engine.prediction.model import Model
+from selfcfg.engine.prediction.quality import CALIBRATION, QUALITY, Quality
 from selfcfg.errors import DataError, UsageError
 from selfcfg.files import hash_file, hash_json, read_json
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.nets.image_head import NAME, PART, has_image_head, image_head_like
 from selfcfg.nets.unet import Segmenter, build_parts
 from selfcfg.plan import Configuration, Plan
+from selfcfg.progress import say
 from selfcfg.runs import RunFolder, RunRecord, fold_folders
 
 Weights = Literal["final", "best"]
@@ -32,6 +35,7 @@ def load_model(
     precision: str = "auto",
     weights: Weights = "final",
     alone: bool = False,
+    calibrated: bool = True,
 ) -> Model:
     """The model of an experiment folder (all its folds, averaged) or of one fold folder.
 
@@ -42,6 +46,8 @@ def load_model(
         precision: "auto" (bfloat16 where the device computes in it), "float32" or "bfloat16".
         weights: of the last or of the best epoch.
         alone: leave the first model of a cascade out; its result is then given with the image.
+        calibrated: take the temperature and the score of quality of the experiment's own folder, where `selfcfg
+            calibrate` left them and they were fitted on these weights; never with `alone`.
 
     Raises:
         UsageError: there is no such folder or fold.
@@ -54,6 +60,7 @@ def load_model(
     configuration = _configuration(plan, records[0])
     target = choose_device(device)
     files = [run.final if weights == "final" else run.best for run in runs]
+    temperature, quality = _calibrated(files) if calibrated and not alone else (1.0, None)
     networks = [_network(file, plan, configuration, record) for file, record in zip(files, records, strict=True)]
     facts = next(
         (place for place in (runs[0].path, runs[0].path.parent) if (place / "fingerprint.json").is_file()), None
@@ -69,6 +76,8 @@ def load_model(
         mirror_axes=plan.mirror_axes if all(_was_mirrored(record.settings) for record in records) else (),
         first=None if alone else _first(runs, records, device, precision),
         tellers=_tellers(files, networks, plan, configuration, target),
+        temperature=temperature,
+        quality=quality,
     )
 
 
@@ -100,6 +109,21 @@ def _first(runs: Sequence[RunFolder], records: Sequence[RunRecord], device: str 
         if hash_file(file) != records[0].previous_weights.get(file.parent.name):
             raise DataError(asked, f"{file} was trained again since", "train this second stage again, too")
     return model
+
+
+def _calibrated(files: Sequence[Path]) -> tuple[float, Quality | None]:
+    """The temperature and the score of quality beside the folds; 1 and None without, or for other weights."""
+    temperature, quality = (files[0].parent.parent / name for name in (CALIBRATION, QUALITY))
+    if not temperature.is_file() and not quality.is_file():
+        return 1.0, None
+    hashes = {file.parent.name: hash_file(file) for file in files}
+    fitted = Temperature.read(temperature) if temperature.is_file() else None
+    scored = Quality.read(quality) if quality.is_file() else None
+    usable = [one if one is not None and same_weights(one.weights, hashes) else None for one in (fitted, scored)]
+    if usable != [fitted, scored]:
+        say(f"note: {files[0].parent.parent} was calibrated with other weights, which is not used: calibrate again")
+        return 1.0, None
+    return fitted.temperature if fitted else 1.0, scored
 
 
 def _was_mirrored(settings: Mapping[str, Any]) -> bool:

@@ -22,7 +22,9 @@ from selfcfg.engine.data.store import CaseInfo
 from selfcfg.engine.prediction.cascade import on_grid, with_previous
 from selfcfg.engine.prediction.export import LabelMap, Probabilities, export
 from selfcfg.engine.prediction.image_level import Teller, told_of
-from selfcfg.engine.prediction.sliding import Window, slide
+from selfcfg.engine.prediction.quality import Quality
+from selfcfg.engine.prediction.sliding import Disagreement, Window, slide
+from selfcfg.engine.prediction.uncertainty import Gathering, Uncertainty, Wanted
 from selfcfg.errors import DataError, SelfcfgError, UsageError, counted
 from selfcfg.files import hash_file, hash_json
 from selfcfg.fingerprint import Fingerprint
@@ -47,12 +49,14 @@ class Prediction:
         probabilities: (classes, Z, Y, X) float16, background first (regions: no background), or None.
         geometry: of the image.
         image_level: what it says of the image as a whole, by target; empty where it was not trained to.
+        uncertainty: how unsure it is, or None.
     """
 
     labels: LabelMap
     probabilities: Probabilities | None
     geometry: Geometry
     image_level: Mapping[str, ImageLevel] = field(default_factory=dict)
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,6 +74,8 @@ class Model:
         mirror_axes: axes along which patches were mirrored in training, so that copies may be in prediction.
         first: in a cascade, the model whose label map goes in with the image.
         tellers: what tells image-level targets, one a network; empty where these were trained without.
+        temperature: that logits are divided by where probabilities are asked for; it changes no label.
+        quality: says how good a prediction is likely to be, where it was fitted.
     """
 
     plan: Plan
@@ -82,6 +88,8 @@ class Model:
     mirror_axes: tuple[int, ...] = ()
     first: Model | None = None
     tellers: tuple[Teller, ...] = ()
+    temperature: float = 1.0
+    quality: Quality | None = None
 
     def __repr__(self) -> str:
         sizes = " x ".join(map(str, self.configuration.patch_size))
@@ -91,16 +99,15 @@ class Model:
     @cached_property
     def identity(self) -> str:
         """The hash of everything that makes its predictions: plan, configuration, weights, precision; 32 hex digits."""
-        return hash_json(
-            {
-                "plan": self.plan.content_hash(),
-                "configuration": self.configuration.content_hash(),
-                "weights": [hash_file(file) for file in self.files],
-                "precision": self.precision,
-                "mirror_axes": self.mirror_axes,
-                "first": self.first.identity if self.first else None,
-            }
-        )
+        makes = {
+            "plan": self.plan.content_hash(),
+            "configuration": self.configuration.content_hash(),
+            "weights": [hash_file(file) for file in self.files],
+            "precision": self.precision,
+            "mirror_axes": self.mirror_axes,
+            "first": self.first.identity if self.first else None,
+        }
+        return hash_json(makes if self.temperature == 1 else {**makes, "temperature": self.temperature})
 
     @property
     def tells(self) -> bool:
@@ -114,6 +121,7 @@ class Model:
         mirroring: bool = True,
         step: float = 0.5,
         probabilities: bool = False,
+        uncertainty: bool = False,
     ) -> Prediction:
         """The prediction for one image.
 
@@ -123,6 +131,7 @@ class Model:
             mirroring: also predict mirrored copies and average, where the training mirrored.
             step: largest distance between tiles, in tile lengths.
             probabilities: also give the probability of each class.
+            uncertainty: also say voxel by voxel how unsure the prediction is.
 
         Raises:
             DataError: the image cannot be read, or is not what the model was trained on.
@@ -130,7 +139,10 @@ class Model:
         case, array, geometry = read_input(image, self.plan)
         refuse_unfit(case, len(array), geometry, self.plan)
         prepared = self.prepare(case, array, geometry)
-        return self.predict_prepared(prepared, mirroring=mirroring, step=step, probabilities=probabilities)
+        wanted: Wanted | None = "all" if uncertainty else None
+        return self.predict_prepared(
+            prepared, mirroring=mirroring, step=step, probabilities=probabilities, uncertainty=wanted
+        )
 
     def prepare(self, case: str, array: npt.NDArray[Any], geometry: Geometry) -> Prepared:
         """An image (C, Z, Y, X) preprocessed for this model and, in a cascade, for the one before it.
@@ -148,6 +160,7 @@ class Model:
         mirroring: bool = True,
         step: float = 0.5,
         probabilities: bool = False,
+        uncertainty: Wanted | None = None,
         told: bool = False,
     ) -> Prediction:
         """The prediction for an image that was preprocessed for this model's configuration.
@@ -158,6 +171,7 @@ class Model:
             mirroring: see `predict`.
             step: see `predict`.
             probabilities: see `predict`.
+            uncertainty: what of it is wanted.
             told: show on stderr how far it is.
 
         Raises:
@@ -168,13 +182,24 @@ class Model:
             raise UsageError("predict", f"a step of {step}", "give a step above 0 and at most 1")
         info, prepared = prepared.info, self._after_first(prepared, mirroring, step, told)
         spacing, image_level = self.configuration.target_spacing(info.spacing), self.image_level(prepared)
+        schema = self.plan.labels
+        asked = Disagreement(not schema.has_regions, self.temperature) if uncertainty == "all" else None
 
         def exported(slabs: Iterator[Tensor]) -> Prediction:
             slabs = _told(slabs, info) if told else slabs
-            labels, stack = export(slabs, info, spacing, self.plan.labels, probabilities=probabilities)
-            return Prediction(labels, stack, info.geometry, image_level)
+            unsure = Gathering(info.geometry.shape, schema, disagreement=asked is not None) if uncertainty else None
+            labels, stack = export(
+                slabs,
+                info,
+                spacing,
+                schema,
+                probabilities=probabilities,
+                temperature=self.temperature,
+                uncertainty=unsure,
+            )
+            return Prediction(labels, stack, info.geometry, image_level, unsure.finished() if unsure else None)
 
-        return self._slid(prepared, exported, mirroring, step)
+        return self._slid(prepared, exported, mirroring, step, asked)
 
     def image_level(self, prepared: Prepared) -> dict[str, ImageLevel]:
         """What it says of an image as a whole, by target, see `predict_prepared`; empty where it was not trained to."""
@@ -210,10 +235,15 @@ class Model:
         return replace(prepared, image=image, first=None)
 
     def _slid(
-        self, prepared: Prepared, collect: Callable[[Iterator[Tensor]], Collected], mirroring: bool, step: float
+        self,
+        prepared: Prepared,
+        collect: Callable[[Iterator[Tensor]], Collected],
+        mirroring: bool,
+        step: float,
+        disagreement: Disagreement | None = None,
     ) -> Collected:
         """What is made of the slabs of logits of an image; once more in main memory where the device has too little."""
-        window = self._window(self.mirror_axes if mirroring else (), step)
+        window = replace(self._window(self.mirror_axes if mirroring else (), step), disagreement=disagreement)
         with suppress(torch.OutOfMemoryError), torch.inference_mode():
             return collect(slide(self.networks, prepared.image, window, self.device, self.device))
         torch.cuda.empty_cache()

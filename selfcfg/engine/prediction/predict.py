@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import traceback
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -13,16 +12,21 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from selfcfg.dataset import Case
 from selfcfg.engine.data.inputs import doubts, find_inputs, label_ending, refuse_unfit
-from selfcfg.engine.prediction.export import Probabilities
 from selfcfg.engine.prediction.image_table import TABLE, holds_values, write_image_table
 from selfcfg.engine.prediction.ledger import Ledger, LedgerEntry
 from selfcfg.engine.prediction.model import Model, Prediction
 from selfcfg.engine.prediction.predictor import Predictor, Ready
+from selfcfg.engine.prediction.probabilities import write_probabilities
+from selfcfg.engine.prediction.quality import features_of, input_features
+from selfcfg.engine.prediction.quality_table import TABLE as QUALITY_TABLE
+from selfcfg.engine.prediction.quality_table import Row, holds_features, told, write_quality_table
+from selfcfg.engine.prediction.uncertainty import MAPS, Wanted, map_file
 from selfcfg.errors import DataError, SelfcfgError, UsageError
-from selfcfg.files import hash_file, hash_json, replacing
+from selfcfg.files import hash_file, hash_json
 from selfcfg.image_files import ending_in
 from selfcfg.io import hash_images, read_case, read_label, write_label
 from selfcfg.progress import progress, say
@@ -42,12 +46,15 @@ class PredictOptions:
         step: largest distance between tiles, in tile lengths.
         probabilities: also write ``<case>.npz`` with the key "probabilities", float16 (classes, Z, Y, X).
         overwrite: predict finished cases again, and write over files that were not predicted here.
+        uncertainty: also write maps of how unsure the prediction is into the folder ``uncertainty``, and what is known
+            of how good it is; the latter also where the model can say how good predictions are likely to be.
     """
 
     mirroring: bool = True
     step: float = 0.5
     probabilities: bool = False
     overwrite: bool = False
+    uncertainty: bool = False
 
 
 class Failure(Record):
@@ -65,12 +72,14 @@ class Outcome(Record):
         skipped: predicted before by the same model from the same files.
         failed: could not be predicted.
         warnings: what is unusual about the inputs, in words.
+        doubtful: the cases in the order in which to look at them, where something is known of how good they are.
     """
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
     failed: tuple[Failure, ...]
     warnings: tuple[str, ...]
+    doubtful: tuple[str, ...] = ()
 
 
 def predict_cases(
@@ -78,7 +87,8 @@ def predict_cases(
 ) -> Outcome:
     """Predicts every case into ``<output>/<case><ending of its image>``; the next case is read during the current one.
 
-    What the model says of whole images is in ``<output>/image_targets.csv``, of cases that were done before, too.
+    What the model says of whole images is in ``<output>/image_targets.csv``, and how good the predictions are likely to
+    be in ``<output>/quality.csv``, of cases that were done before, too.
 
     Args:
         model: what predicts.
@@ -106,7 +116,10 @@ def predict_cases(
             step(case)
     finished = {case: end.result() if isinstance(end, Future) else end for case, end in ends.items()}
     job.write_table()
-    return _outcome(finished, job.warnings)
+    doubtful = [row for row in job.write_quality() if row.case in cases]
+    if len(doubtful) > 1:
+        say(told(doubtful))
+    return _outcome(finished, job.warnings, [row.case for row in doubtful])
 
 
 _End = Literal["done", "skipped"] | Failure
@@ -120,6 +133,8 @@ class _Ready:
     source: str
     file: Path
     prepared: Ready
+    image: npt.NDArray[np.float32] | None
+    unusual: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -139,7 +154,9 @@ class _Job:
         self.warnings: list[str] = []
         self.replaces = False
         self.ledger = _open_ledger(output)
-        self.has_table = self._own_table()
+        self.uncertainty: Wanted | None = "all" if options.uncertainty else "entropy" if model.quality else None
+        self.has_table = self._own_table(TABLE, holds_values(self.ledger), bool(model.tells))
+        self.has_quality = self._own_table(QUALITY_TABLE, holds_features(self.ledger), self.uncertainty is not None)
 
     def read(self, case: str, files: tuple[Path, ...]) -> _Ready | Literal["skipped"]:
         """The preprocessed case, or that it is done already."""
@@ -156,10 +173,12 @@ class _Job:
         plan = self.model.plan
         refuse_unfit(case, len(arrays.image), arrays.geometry, plan)
         prepared = self.model.prepare(case, arrays.image, arrays.geometry)
-        if found := doubts(arrays.image, prepared.info, plan, self.model.facts):
+        found = doubts(arrays.image, prepared.info, plan, self.model.facts)
+        if found:
             self.warnings.append(f"case '{case}' is unlike the training cases: {'; '.join(found)}")
             say(f"warning: {self.warnings[-1]}")
-        return _Ready(case, source, file, prepared)
+        kept = arrays.image if self.uncertainty else None
+        return _Ready(case, source, file, prepared, kept, tuple(found))
 
     def predict(self, ready: _Ready) -> _Made:
         """The prediction of a case."""
@@ -169,6 +188,7 @@ class _Job:
             mirroring=options.mirroring,
             step=options.step,
             probabilities=options.probabilities,
+            uncertainty=self.uncertainty,
             told=self.told,
         )
         return _Made(ready, prediction)
@@ -178,16 +198,37 @@ class _Job:
         ready, beside = made.ready, self._probabilities(made.ready.case)
         self.ledger.note(ready.case, LedgerEntry(maker=self.maker, input=ready.source))
         beside.unlink(missing_ok=True)
+        for name in MAPS:
+            map_file(ready.file, ready.case, name).unlink(missing_ok=True)
         write_label(ready.file, made.prediction.labels, made.prediction.geometry)
         size = 0
         if made.prediction.probabilities is not None:
             write_probabilities(beside, made.prediction.probabilities)
             size = beside.stat().st_size
-        output = hash_file(ready.file)
-        told = dict(made.prediction.image_level)
-        entry = LedgerEntry(maker=self.maker, input=ready.source, output=output, probabilities=size, image_targets=told)
+        known = self._doubted(made)
+        entry = LedgerEntry(
+            maker=self.maker,
+            input=ready.source,
+            output=hash_file(ready.file),
+            probabilities=size,
+            image_targets=dict(made.prediction.image_level),
+            **known,
+        )
         self.ledger.note(ready.case, entry)
         return "done"
+
+    def _doubted(self, made: _Made) -> dict[str, Any]:
+        """What the ledger is to know of how sure a prediction is, whose maps it writes if they are wanted."""
+        ready, prediction, plan = made.ready, made.prediction, self.model.plan
+        if prediction.uncertainty is None or ready.image is None:
+            return {}
+        labels, info = prediction.labels, ready.prepared.info
+        features = features_of(labels, prediction.uncertainty, prediction.geometry, plan, self.model.facts)
+        features |= input_features(ready.image, labels, info.spacing, info.cropped_shape, plan)
+        sizes = {}
+        if self.options.uncertainty:
+            sizes = prediction.uncertainty.write(ready.file, ready.case, prediction.geometry)
+        return {"uncertainty": sizes, "features": features, "unusual": ready.unusual}
 
     def write_table(self) -> None:
         """Writes the table of what is known of whole images, where there is something, or was."""
@@ -195,12 +236,18 @@ class _Job:
             targets = self.model.plan.image_targets if self.model.tells else None
             write_image_table(self.output, self.ledger, targets)
 
-    def _own_table(self) -> bool:
+    def write_quality(self) -> list[Row]:
+        """Writes the table of how good predictions are likely to be, where something is known, or was."""
+        if self.uncertainty is None and not self.has_quality:
+            return []
+        return write_quality_table(self.output, self.ledger, self.model.quality)
+
+    def _own_table(self, name: str, is_ours: bool, is_wanted: bool) -> bool:
         """Whether there is a table already; somebody else's is kept."""
-        file = self.output / TABLE
-        if not file.exists() or holds_values(self.ledger):
+        file = self.output / name
+        if not file.exists() or is_ours:
             return file.exists()
-        if self.model.tells and not self.options.overwrite:
+        if is_wanted and not self.options.overwrite:
             remedy = "choose another output folder, or move that file away"
             raise DataError(f"predict into {self.output}", f"{file.name} exists and was not made here", remedy)
         return False
@@ -209,6 +256,12 @@ class _Job:
         if self.options.probabilities:
             beside = self._probabilities(case)
             if not beside.is_file() or beside.stat().st_size != entry.probabilities:
+                return False
+        if self.uncertainty is not None and not entry.features:
+            return False
+        if self.options.uncertainty:
+            maps = {name: map_file(file, case, name) for name in MAPS}
+            if {name: one.stat().st_size for name, one in maps.items() if one.is_file()} != entry.uncertainty:
                 return False
         return entry.describes(file, self.maker, source)
 
@@ -225,19 +278,6 @@ class _Job:
 
     def _probabilities(self, case: str) -> Path:
         return self.output / f"{case}.npz"
-
-
-def write_probabilities(path: Path, probabilities: Probabilities) -> None:
-    """Writes probabilities as .npz with the key "probabilities", whole or not at all.
-
-    Compressed at the fastest level: most probabilities are 0 or 1, and the usual level takes several times longer.
-    """
-    with (
-        replacing(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        archive.open("probabilities.npy", "w", force_zip64=True) as stream,
-    ):
-        np.lib.format.write_array(stream, np.ascontiguousarray(probabilities), allow_pickle=False)
 
 
 def _is_whole(file: Path) -> bool:
@@ -291,10 +331,11 @@ def _untold(note: str) -> None:
     """In the place of a progress over cases: a single case tells how far it is itself."""
 
 
-def _outcome(ends: Mapping[str, _End], warnings: Sequence[str]) -> Outcome:
+def _outcome(ends: Mapping[str, _End], warnings: Sequence[str], doubtful: Sequence[str]) -> Outcome:
     return Outcome(
         done=tuple(case for case, end in ends.items() if end == "done"),
         skipped=tuple(case for case, end in ends.items() if end == "skipped"),
         failed=tuple(end for end in ends.values() if isinstance(end, Failure)),
         warnings=tuple(warnings),
+        doubtful=tuple(doubtful),
     )

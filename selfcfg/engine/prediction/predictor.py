@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from selfcfg.engine.data.store import CaseInfo
 from selfcfg.engine.prediction.model import Prediction
+from selfcfg.engine.prediction.quality import Quality
+from selfcfg.engine.prediction.uncertainty import Wanted
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import Geometry
 from selfcfg.plan import Plan
@@ -45,16 +47,36 @@ class Predictor(Protocol):
         """Whether it says something of images as a whole."""
         ...
 
+    @property
+    def quality(self) -> Quality | None:
+        """Says how good a prediction is likely to be, where it was fitted."""
+        ...
+
     def prepare(self, case: str, array: npt.NDArray[Any], geometry: Geometry) -> Ready:
         """An image (C, Z, Y, X) preprocessed."""
         ...
 
-    def predict(self, image: Any, *, mirroring: bool = ..., step: float = ..., probabilities: bool = ...) -> Prediction:
+    def predict(
+        self,
+        image: Any,
+        *,
+        mirroring: bool = ...,
+        step: float = ...,
+        probabilities: bool = ...,
+        uncertainty: bool = ...,
+    ) -> Prediction:
         """The prediction for one image, see `selfcfg.engine.prediction.model.Model.predict`."""
         ...
 
     def predict_prepared(
-        self, prepared: Any, *, mirroring: bool = ..., step: float = ..., probabilities: bool = ..., told: bool = ...
+        self,
+        prepared: Any,
+        *,
+        mirroring: bool = ...,
+        step: float = ...,
+        probabilities: bool = ...,
+        uncertainty: Wanted | None = ...,
+        told: bool = ...,
     ) -> Prediction:
         """The prediction for what `prepare` made."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import torch
 from selfcfg.engine.device import choose_device
 from selfcfg.engine.prediction.ensemble import Ensemble, Member, without_networks
 from selfcfg.engine.prediction.loading import Weights, load_model
-from selfcfg.engine.prediction.postprocessing import Step
+from selfcfg.engine.prediction.model import Model
+from selfcfg.engine.prediction.postprocessing import Step, needs_probabilities
 from selfcfg.errors import DataError, UsageError
 from selfcfg.files import hash_file
 from selfcfg.records import Record
@@ -51,13 +52,11 @@ class SelectedModel(Record):
     Args:
         dataset: folder name of the dataset.
         members: the experiments, with the weights of their probabilities.
-        temperature: by which logits are divided before they become probabilities; None: they are not.
         postprocessing: what is removed from the label map, in order.
     """
 
     dataset: str
     members: tuple[SelectedMember, ...]
-    temperature: float | None = None
     postprocessing: tuple[Step, ...] = ()
 
 
@@ -74,6 +73,9 @@ def selected_models(results: Path) -> list[Path]:
 def load_selected(folder: Path, *, device: str | None = None, precision: str = "auto") -> Ensemble:
     """The selected model in a folder.
 
+    A temperature that was fitted on an experiment is used where neither a mean nor a step that follows depends on its
+    probabilities, which were not divided by it when these were chosen.
+
     Args:
         folder: with model.json; the experiments lie beside it.
         device: such as "cpu" or "cuda:0"; default: the best there is.
@@ -85,18 +87,17 @@ def load_selected(folder: Path, *, device: str | None = None, precision: str = "
     model = SelectedModel.read(folder / MODEL)
     if not model.members:
         raise DataError(f"load model {folder}", f"{MODEL} names no member", _again(model))
-    if model.temperature is not None:
-        found = f"{MODEL} asks for the temperature {model.temperature:g}, which this version does not know"
-        raise DataError(f"load model {folder}", found, "use the version that selected it")
     held = _fits([file for member in model.members for file in _checked(folder, model, member)], device)
-    return Ensemble(
-        tuple(_member(folder, member, device, precision, held=held) for member in model.members), model.postprocessing
-    )
+    calibrated = len(model.members) == 1 and not needs_probabilities(model.postprocessing)
+
+    def member(one: SelectedMember) -> Member:
+        load = partial(load_model, folder.parent / one.experiment, folds=one.folds, device=device, precision=precision)
+        return _member(one, partial(load, calibrated=calibrated), held=held)
+
+    return Ensemble(tuple(member(one) for one in model.members), model.postprocessing)
 
 
-def _member(folder: Path, member: SelectedMember, device: str | None, precision: str, *, held: bool) -> Member:
-    experiment = folder.parent / member.experiment
-    load = partial(load_model, experiment, folds=member.folds, device=device, precision=precision)
+def _member(member: SelectedMember, load: Callable[[], Model], *, held: bool) -> Member:
     model = load()
     key = model.plan.preprocessing_hash(member.configuration)
     if model.first is not None:

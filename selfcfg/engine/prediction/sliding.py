@@ -17,8 +17,22 @@ from torch import Tensor, nn
 
 from selfcfg.engine.device import autocast
 from selfcfg.kernels.tiles import tile_weights
+from selfcfg.kernels.uncertainty import disagreement, entropy, probabilities_of
 
 Image = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """That it is to be told how far networks and mirrored copies disagree.
+
+    Args:
+        exclusive: whether the classes exclude each other; else they are regions.
+        temperature: that the logits are divided by.
+    """
+
+    exclusive: bool
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,7 @@ class Window:
         step: largest distance between neighbouring tiles, in tile lengths.
         batch: tiles (times mirrored copies) in one forward pass.
         precision: "float32" or "bfloat16", what the networks compute in.
+        disagreement: where asked for, the logits have one channel more, see `slide`.
     """
 
     patch: tuple[int, ...]
@@ -41,6 +56,12 @@ class Window:
     step: float = 0.5
     batch: int = 1
     precision: str = "float32"
+    disagreement: Disagreement | None = None
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of what comes out."""
+        return self.n_outputs + (self.disagreement is not None)
 
     @property
     def tile(self) -> tuple[int, int, int]:
@@ -69,6 +90,11 @@ def slide(
     is yielded is valid until the next slab is asked for. An axis shorter than the tile is padded with zeros on both
     sides.
 
+    Where it is asked for, the last channel holds how far the networks and mirrored copies that see the same tile
+    disagree: the entropy of their mean probabilities less their mean entropy, as a share of the largest entropy. It is
+    averaged over tiles like the logits; 0 where there is but one network and no mirrored copy. The mean of
+    probabilities is taken for this, not of logits, since only then it cannot be below 0.
+
     Args:
         networks: each maps (B, C, [Z,] Y, X) to (B, n_outputs, [Z,] Y, X); in evaluation mode and on `device`.
         image: (C, Z, Y, X), preprocessed.
@@ -83,11 +109,11 @@ def slide(
     axes = [_sides(size, tile, window, memory) for size, tile in zip(padded.shape[1:], window.tile, strict=True)]
     rows = list(_rows(axes[0], window, padded.shape[1]))
     depth = max(row[-1].start - row[0].start for row, _ in rows) + window.tile[0]
-    planes = torch.zeros((depth, window.n_outputs, *padded.shape[2:]), device=memory)
+    planes = torch.zeros((depth, window.n_channels, *padded.shape[2:]), device=memory)
     first = 0
     for row, finished in rows:
         tiles = [_Tile(z, y, x) for z in row for y in axes[1] for x in axes[2]]
-        for tile, logits in _forward(networks, padded, tiles, window, device):
+        for tile, logits in _told(_forward(networks, padded, tiles, window, device), window):
             z, y, x = tile.box()
             values = logits.to(memory).transpose(0, 1)
             planes[z.start - first : z.stop - first, :, y, x].addcmul_(values, tile.weight())
@@ -152,10 +178,30 @@ def _advance(planes: Tensor, finished: int) -> None:
     planes[kept:] = 0
 
 
+def _told(shares: Iterator[tuple[_Tile, Tensor]], window: Window) -> Iterator[tuple[_Tile, Tensor]]:
+    """The shares of `_forward`; where asked for, with one channel of disagreement instead of what it is made of."""
+    asked = window.disagreement
+    if asked is None:
+        yield from shares
+        return
+    summed: Tensor | None = None
+    for number, (tile, values) in enumerate(shares):
+        logits, sums = values[: window.n_outputs], values[window.n_outputs :]
+        summed = sums if summed is None else summed + sums
+        told = torch.zeros_like(logits[:1])
+        if (number + 1) % len(window.mirrors) == 0:
+            told = disagreement(summed[:-1], summed[-1], 0, exclusive=asked.exclusive)[None]
+            summed = None
+        yield tile, torch.cat([logits, told])
+
+
 def _forward(
     networks: Sequence[nn.Module], image: Image, tiles: list[_Tile], window: Window, device: torch.device
 ) -> Iterator[tuple[_Tile, Tensor]]:
-    """Yields, for each tile and mirrored copy, its share (n_outputs, Z, Y, X) of the mean over copies and networks."""
+    """Yields, for each tile and mirrored copy, its share (n_outputs, Z, Y, X) of the mean over copies and networks.
+
+    Where disagreement is asked for, the shares of the probabilities and of the entropy are channels behind.
+    """
     passes = itertools.product(tiles, window.mirrors)
     while chunk := list(itertools.islice(passes, window.batch)):
         views = {tile: torch.from_numpy(image[(slice(None), *tile.box())]).to(device) for tile, _ in chunk}
@@ -166,16 +212,24 @@ def _forward(
 
 @torch.inference_mode()
 def _mean_logits(networks: Sequence[nn.Module], batch: Tensor, window: Window, device: torch.device) -> Tensor:
-    """The mean over networks, by the number of mirrored copies: (B, n_outputs, Z, Y, X) float32."""
+    """The mean over networks, by the number of mirrored copies: (B, n_outputs, Z, Y, X) float32; see `_forward`."""
     flat = len(window.patch) == 2
     share = 1 / (len(networks) * len(window.mirrors))
-    shape = (len(batch), window.n_outputs, *(batch.shape[3:] if flat else batch.shape[2:]))
-    total = torch.zeros(shape, device=device)
+    n_channels = window.n_outputs if window.disagreement is None else 2 * window.n_outputs + 1
+    total = torch.zeros((len(batch), n_channels, *(batch.shape[3:] if flat else batch.shape[2:])), device=device)
     for network in networks:
         with autocast(device, window.precision):
             logits = network(batch[:, :, 0] if flat else batch)
-        total.add_(logits, alpha=share)
+        total[:, : window.n_outputs].add_(logits, alpha=share)
+        if window.disagreement is not None:
+            total[:, window.n_outputs :].add_(_doubted(logits, window.disagreement), alpha=share)
     return total[:, :, None] if flat else total
+
+
+def _doubted(logits: Tensor, asked: Disagreement) -> Tensor:
+    """The probabilities of logits and behind them their entropy, (B, n_outputs + 1, ...) float32."""
+    found = probabilities_of(logits.float(), 1, exclusive=asked.exclusive, temperature=asked.temperature)
+    return torch.cat([found, entropy(found, 1, exclusive=asked.exclusive)[:, None]], 1)
 
 
 def _flip(volume: Tensor, axes: tuple[int, ...]) -> Tensor:

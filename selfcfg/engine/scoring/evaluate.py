@@ -8,6 +8,8 @@ from statistics import fmean
 from typing import Any, ClassVar
 
 from selfcfg.engine.prediction.image_table import TABLE
+from selfcfg.engine.scoring.calibration import TABLE as RELIABILITY
+from selfcfg.engine.scoring.calibration import Calibration, pooled_calibration
 from selfcfg.engine.scoring.extras import NO_EXTRAS, Extras, LesionTotals, lesion_totals
 from selfcfg.engine.scoring.image_scores import (
     TargetScores,
@@ -57,10 +59,13 @@ class Evaluation(Sparing):
         lesions: where asked for, by class, the lesions of all cases together.
         subgroups: the scores by groups of cases, an attribute after the other.
         readers: how far several readers agree, and the prediction with them.
+        calibration: where asked for, how far the probabilities of all cases together can be trusted.
         cases: per-case scores, by case id.
     """
 
-    spared: ClassVar[frozenset[str]] = frozenset({"image_targets", "extras", "lesions", "subgroups", "readers"})
+    spared: ClassVar[frozenset[str]] = frozenset(
+        {"image_targets", "extras", "lesions", "subgroups", "readers", "calibration"}
+    )
 
     foreground_mean: dict[str, float | None]
     mean: dict[str, dict[str, float | None]]
@@ -76,6 +81,7 @@ class Evaluation(Sparing):
     lesions: dict[str, LesionTotals] = {}
     subgroups: Grouped | None = None
     readers: Readers | None = None
+    calibration: Calibration | None = None
     cases: tuple[CaseScores, ...]
 
     @property
@@ -91,8 +97,8 @@ class Evaluation(Sparing):
     def write(self, path: Path) -> None:
         """Writes summary.json (everything) and metrics.csv (one row a case and class) into folder `path`.
 
-        Groups of cases are written to subgroups.csv and readers to readers.csv, too; where there are none, such a file
-        of an earlier evaluation is taken away.
+        Groups of cases are written to subgroups.csv, readers to readers.csv and reliability curves to calibration.csv,
+        too; where there are none, such a file of an earlier evaluation is taken away.
         """
         super().write(path / SUMMARY)
         fields = [name for name in ClassScores.model_fields if name != "extra"]
@@ -113,11 +119,11 @@ class Evaluation(Sparing):
         """The names of the CSV files that `write` makes."""
         return ["metrics.csv", *(name for name, part in self._further().items() if part is not None)]
 
-    def _further(self) -> dict[str, Grouped | Readers | None]:
-        return {"subgroups.csv": self.subgroups, "readers.csv": self.readers}
+    def _further(self) -> dict[str, Grouped | Readers | Calibration | None]:
+        return {"subgroups.csv": self.subgroups, "readers.csv": self.readers, RELIABILITY: self.calibration}
 
     def text(self) -> str:
-        """All tables that there are: of classes, of groups of cases, of readers."""
+        """All tables that there are: of classes, of groups of cases, of readers, of probabilities."""
         further = [part.text() for part in self._further().values() if part is not None]
         return "\n\n".join([self.table(), *further])
 
@@ -201,6 +207,9 @@ def evaluate(
         "volume_unit": found.unit,
         "unmatched": unmatched,
         "extras": extras if extras.metrics else None,
+        "calibration": pooled_calibration(
+            (found.tallies[case] for case in sorted(found.tallies)), extras.calibration_margin
+        ),
     }
     return _averaged(found.cases, tuple(labels.targets), common)
 
@@ -254,6 +263,9 @@ def combine(evaluations: Sequence[Evaluation]) -> Evaluation:
     common: dict[str, Any] = {name: getattr(first, name) for name in ("nsd_tolerance", "empty", "extras")}
     common["volume_unit"] = max((part.volume_unit for part in evaluations), key=UNITS.index)
     common["unmatched"] = tuple(case for part in evaluations for case in part.unmatched)
+    known = [part.calibration for part in evaluations if part.calibration is not None]
+    if len(known) == len(evaluations):
+        common["calibration"] = pooled_calibration((one.tallies for one in known), known[0].margin)
     common["image_targets"] = combined_image_scores(part.image_targets for part in evaluations)
     cases = [case for part in evaluations for case in part.cases]
     return _averaged(cases, tuple(first.mean), common)

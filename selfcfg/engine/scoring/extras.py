@@ -1,4 +1,4 @@
-"""Metrics that are computed when they are asked for: boundary IoU, centreline Dice, and scores of lesions."""
+"""Metrics that are computed when they are asked for: boundary IoU, centreline Dice, lesions, calibration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selfcfg.kernels.morphology import Mask
 from selfcfg.kernels.surface import boundary_iou
 from selfcfg.records import Record
 
-Extra = Literal["boundary_iou", "centreline_dice", "lesions"]
+Extra = Literal["boundary_iou", "centreline_dice", "lesions", "calibration"]
 Values = dict[str, int | float | None]
 
 LESION_COUNTS = ("lesions_ref", "lesions_pred", "lesion_tp", "lesion_fp", "lesion_fn")
@@ -32,8 +32,15 @@ AVERAGED: dict[Extra, tuple[str, ...]] = {
     "boundary_iou": ("boundary_iou",),
     "centreline_dice": ("centreline_dice",),
     "lesions": (*LESION_COUNTS, *LESION_SCORES),
+    "calibration": ("ece", "brier", "nll"),
 }
 """The numbers that each of them is made of; counts are averaged over all cases."""
+
+MARGIN = 5.0
+"""mm (pixels for pictures) around reference and prediction within which voxels count for calibration (our choice)."""
+
+OF_PROBABILITIES: frozenset[Extra] = frozenset({"calibration"})
+"""Those that label maps alone do not tell, so that "all" leaves them out."""
 
 _ALSO_CALLED: dict[str, Extra] = {"cldice": "centreline_dice", "pq": "lesions"}
 _IOU = re.compile(r"iou:(0?\.\d+|0)")
@@ -49,12 +56,15 @@ class Extras(Record):
         match: when two lesions are the same: ``iou:T``, their IoU is above T and each has one partner; ``overlap``,
             they share a voxel.
         neighbours: how much two voxels of one lesion touch at least.
+        calibration_margin: how far from reference and prediction voxels count for calibration: mm, pixels for
+            pictures.
     """
 
     metrics: tuple[Extra, ...] = ()
     boundary_width: float | None = Field(default=None, ge=0)
     match: str = "iou:0.5"
     neighbours: Neighbours = "corners"
+    calibration_margin: float = Field(default=MARGIN, ge=0)
 
     @field_validator("match")
     @classmethod
@@ -72,16 +82,29 @@ class Extras(Record):
     def how(self) -> str:
         """How they are computed, in words."""
         width = "the NSD's tolerance" if self.boundary_width is None else f"{self.boundary_width:g}"
-        return f"boundary width {width}, match {self.match}, neighbours by {self.neighbours}"
+        far = f", calibration margin {self.calibration_margin:g}" if "calibration" in self.metrics else ""
+        return f"boundary width {width}, match {self.match}, neighbours by {self.neighbours}{far}"
 
     @classmethod
-    def asked(cls, metrics: tuple[Extra, ...], boundary_width: float | None, match: str, neighbours: str) -> Self:
+    def asked(
+        cls,
+        metrics: tuple[Extra, ...],
+        boundary_width: float | None,
+        match: str,
+        neighbours: str,
+        calibration_margin: float = MARGIN,
+    ) -> Self:
         """The extras that options of the command line ask for.
 
         Raises:
             UsageError: an option has a value that it cannot have.
         """
-        options = {"boundary_width": boundary_width, "match": match, "neighbours": neighbours}
+        options = {
+            "boundary_width": boundary_width,
+            "match": match,
+            "neighbours": neighbours,
+            "calibration_margin": calibration_margin,
+        }
         made, problems = cls.attempt({"metrics": metrics, **options})
         if made is None:
             place = str(problems[0].place[0])
@@ -93,7 +116,7 @@ NO_EXTRAS = Extras()
 
 
 def asked_for(names: Iterable[str]) -> tuple[Extra, ...]:
-    """Which metrics of this module the names of metrics, or "all", ask for.
+    """Which metrics of this module the names of metrics, or "all" that label maps tell, ask for.
 
     Args:
         names: of metrics or of the numbers they are made of.
@@ -105,7 +128,7 @@ def asked_for(names: Iterable[str]) -> tuple[Extra, ...]:
     for name in names:
         plain = name.lower().replace("-", "_")
         if plain == "all":
-            found |= set(AVERAGED)
+            found |= set(AVERAGED) - OF_PROBABILITIES
         elif kind := _ALSO_CALLED.get(plain):
             found.add(kind)
         elif makes := [kind for kind, made in AVERAGED.items() if plain == kind or plain in made]:
@@ -136,7 +159,7 @@ def extra_scores(
     """
     if masks is None:
         whole = 1.0 if perfect else None
-        names = [name for kind in extras.metrics for name in AVERAGED[kind]]
+        names = [name for kind in extras.metrics if kind not in OF_PROBABILITIES for name in AVERAGED[kind]]
         return {name: 0 if name in LESION_COUNTS else whole for name in names}
     reference, prediction, ignored = masks
     found: Values = {}

@@ -48,8 +48,11 @@ ON_REQUEST = {
     "centreline_dice": Metric("clDice", is_higher_better=True, perfect=1.0),
     "lesion_f1": Metric("lesion F1", is_higher_better=True, perfect=1.0),
     "panoptic_quality": Metric("PQ", is_higher_better=True, perfect=1.0),
+    "ece": Metric("ECE", is_higher_better=False, perfect=None),
+    "brier": Metric("Brier", is_higher_better=False, perfect=None),
+    "nll": Metric("NLL", is_higher_better=False, perfect=None),
 }
-"""Those of `selfcfg.engine.scoring.extras`."""
+"""Those of `selfcfg.engine.scoring.extras` and of probabilities, `selfcfg.engine.scoring.calibration`."""
 
 METRICS = {**ALWAYS, **ON_REQUEST}
 

@@ -10,7 +10,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from selfcfg.engine.scoring.scores import CaseScores, Labels, Scoring, score_case
+from selfcfg.engine.scoring.calibration import CaseTallies, LabelMaps, calibration_of_case, case_scores
+from selfcfg.engine.scoring.scores import CaseScores, ClassScores, Labels, Scoring, score_case
 from selfcfg.errors import DataError, SelfcfgError, listed
 from selfcfg.fixes import Fixes
 from selfcfg.image_files import RASTER_ENDINGS, ending_in, image_files
@@ -47,10 +48,11 @@ class Pair:
 
 
 class Scored(NamedTuple):
-    """The scores of cases, in no order, and the unit of their volumes."""
+    """The scores of cases, in no order, the unit of their volumes, and where asked for, what is believed rightly."""
 
     cases: list[CaseScores]
     unit: Unit
+    tallies: dict[str, CaseTallies]
 
 
 def pairs_of(
@@ -101,7 +103,7 @@ def score_pairs(
     if sum(file.stat().st_size for file in files) < SMALL_BYTES:
         jobs = 1
     score = partial(_score_pair, labels=labels, how=how, fixes=fixes or Fixes())
-    found: list[tuple[CaseScores, Unit]] = []
+    found: list[tuple[CaseScores, Unit, CaseTallies | None]] = []
     failures: list[SelfcfgError] = []
     with progress(doing, len(by_case)) as step:
         for name, result in run_cases(score, by_case, jobs=jobs, doing=doing):
@@ -112,11 +114,14 @@ def score_pairs(
             step(name)
     if failures:
         raise _together(failures, len(by_case))
-    return Scored([case for case, _ in found], max((unit for _, unit in found), key=UNITS.index))
+    tallies = {case.case: tallies for case, _, tallies in found if tallies is not None}
+    return Scored([case for case, *_ in found], max((unit for _, unit, _ in found), key=UNITS.index), tallies)
 
 
-def _score_pair(pair: Pair, labels: LabelSchema, how: Scoring, fixes: Fixes) -> tuple[CaseScores, Unit]:
-    """The scores of one pair of files, and the unit of volumes in them."""
+def _score_pair(
+    pair: Pair, labels: LabelSchema, how: Scoring, fixes: Fixes
+) -> tuple[CaseScores, Unit, CaseTallies | None]:
+    """The scores of one pair of files, the unit of volumes in them, and what the probabilities are worth if asked."""
     reference, stored = read_label(pair.reference)
     geometry = fixes.corrected(pair.case, None, stored)
     prediction, other = read_label(pair.prediction)
@@ -141,11 +146,26 @@ def _score_pair(pair: Pair, labels: LabelSchema, how: Scoring, fixes: Fixes) -> 
         empty=how.empty,
         extras=how.extras,
     )
+    tallies = None
+    if "calibration" in how.extras.metrics:
+        beside, margin = pair.prediction.with_name(f"{pair.case}.npz"), how.extras.calibration_margin
+        tallies = calibration_of_case(beside, asked, LabelMaps(reference, prediction, geometry), labels, margin)
+        scores = _with_calibration(scores, tallies)
     case = CaseScores(case=pair.case, reference=pair.reference, prediction=pair.prediction, scores=scores)
     if geometry.dimensions == 3:
-        return case, "ml"
+        return case, "ml", tallies
     is_picture = ending_in(pair.reference.name) in RASTER_ENDINGS and geometry.spacing[1:] == (1.0, 1.0)
-    return case, "px" if is_picture else "mm2"
+    return case, "px" if is_picture else "mm2", tallies
+
+
+def _with_calibration(scores: dict[str, ClassScores], tallies: CaseTallies) -> dict[str, ClassScores]:
+    """The scores with those of the probabilities; of a class that neither mask holds they say too little."""
+    return {
+        name: one
+        if one.tp + one.fp + one.fn == 0
+        else one.model_copy(update={"extra": {**one.extra, **case_scores(tallies.classes[name])}})
+        for name, one in scores.items()
+    }
 
 
 def _refuse_values(asked: str, values: Labels, allowed: tuple[int, ...], file: Path) -> None:

@@ -157,6 +157,7 @@ def agreement_of_readers(
         UsageError: there is no such folder, no image in it, or it is given twice.
         DataError: a reader has none of the cases, or files cannot be compared; every such case is named.
     """
+    how = how.of_label_maps
     names = _names([references, *readers])
     files = {names[0]: {case.case: case.reference for case in cases}}
     predictions = {case.case: case.prediction for case in cases}

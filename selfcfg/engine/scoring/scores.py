@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import ClassVar, Literal
@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from selfcfg.engine.scoring.extras import AVERAGED, NO_EXTRAS, Extras, extra_scores
+from selfcfg.engine.scoring.extras import AVERAGED, NO_EXTRAS, OF_PROBABILITIES, Extras, extra_scores
 from selfcfg.engine.scoring.metrics import ALWAYS
 from selfcfg.geometry import Geometry
 from selfcfg.kernels.morphology import Mask
@@ -108,6 +108,12 @@ class Scoring:
     def averaged(self) -> tuple[str, ...]:
         """The names of the metrics that are averaged, those that were asked for at the end."""
         return (*ALWAYS, *(name for kind in self.extras.metrics for name in AVERAGED[kind]))
+
+    @property
+    def of_label_maps(self) -> Scoring:
+        """The same without what only probabilities tell."""
+        kept = tuple(kind for kind in self.extras.metrics if kind not in OF_PROBABILITIES)
+        return replace(self, extras=self.extras.model_copy(update={"metrics": kept}))
 
 
 def score_case(

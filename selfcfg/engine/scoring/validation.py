@@ -14,7 +14,7 @@ from selfcfg.engine.prediction.image_table import write_image_table
 from selfcfg.engine.prediction.ledger import Ledger, LedgerEntry
 from selfcfg.engine.prediction.loading import load_model, refuse_pretraining
 from selfcfg.engine.prediction.model import Prediction
-from selfcfg.engine.prediction.predict import write_probabilities
+from selfcfg.engine.prediction.probabilities import write_probabilities
 from selfcfg.engine.scoring.evaluate import SUMMARY, Evaluation, combine, evaluate, with_image_targets
 from selfcfg.errors import DataError, listed
 from selfcfg.files import hash_file

@@ -1,0 +1,123 @@
+"""An experiment's cross-validation turned into what is known of new cases: temperature and likely quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfcfg.dataset import Dataset
+from selfcfg.engine.calibration.out_of_fold import out_of_fold
+from selfcfg.engine.calibration.quality import Scored, fit_quality
+from selfcfg.engine.calibration.temperature import OutOfFold, Temperature, temperature_of
+from selfcfg.engine.prediction.probabilities import read_probabilities
+from selfcfg.engine.prediction.quality import CALIBRATION, QUALITY, Features, Quality, features_of, input_features
+from selfcfg.engine.prediction.uncertainty import uncertainty_of
+from selfcfg.engine.scoring.scores import CaseScores
+from selfcfg.engine.scoring.tables import comma_separated
+from selfcfg.engine.scoring.validation import pooled, scored_folds
+from selfcfg.files import hash_file, write_text
+from selfcfg.fingerprint import Fingerprint
+from selfcfg.fixes import Fixes
+from selfcfg.io import read_case, read_label
+from selfcfg.kernels.calibration import tempered
+from selfcfg.kernels.crop import nonzero_box
+from selfcfg.plan import Plan
+from selfcfg.progress import progress
+from selfcfg.runs import RunRecord
+from selfcfg.workspace import Workspace
+
+CASES = "quality_cases.csv"
+"""The cases that the score of quality was fitted on, with their features and their Dice."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What was fitted, and the files it is in."""
+
+    temperature: Temperature
+    quality: Quality
+    calibration_file: Path
+    quality_file: Path
+
+
+def calibrate(folder: Path, workspace: Workspace, *, device: str | None = None, seed: int = 0) -> Calibrated:
+    """Fits temperature and score of quality on the validation cases of an experiment, and writes both into its folder.
+
+    `selfcfg.load_model` finds them there. The features of a case are those of its tempered probabilities.
+
+    Args:
+        folder: an experiment whose folds are finished and scored; several are better, one will do.
+        workspace: with its dataset.
+        device: to predict probabilities on that are not there; None: the best there is.
+        seed: of the voxels that are drawn, and of the permutations.
+
+    Raises:
+        DataError: it only pretrains, nothing is scored yet, or a file cannot be used.
+        UsageError: its dataset is not in the workspace.
+    """
+    scores = {case.case: case for case in pooled(folder).cases}
+    runs = scored_folds(folder)
+    record, plan = RunRecord.read(runs[0].record), Plan.read(runs[0].plan)
+    dataset = Dataset.open(workspace.dataset_folder(record.dataset))
+    weights = {run.path.name: hash_file(run.final) for run in runs}
+    experiment = runs[0].path.parent
+    with out_of_fold(runs, scores, dataset, device) as cases:
+        fitted = temperature_of(cases, plan.labels, seed=seed, fixes=Fixes.of(dataset.root))
+        fitted = fitted.model_copy(update={"weights": weights})
+        scored = _scored(cases, scores, dataset, plan, _Experiment(experiment, fitted.temperature))
+    quality = fit_quality(scored, weights, seed)
+    fitted.write(experiment / CALIBRATION)
+    quality.write(experiment / QUALITY)
+    _write_cases(experiment / CASES, scored)
+    return Calibrated(fitted, quality, experiment / CALIBRATION, experiment / QUALITY)
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    """What of an experiment makes features."""
+
+    folder: Path
+    temperature: float
+
+    @property
+    def facts(self) -> Fingerprint | None:
+        file = self.folder / "fingerprint.json"
+        return Fingerprint.read(file) if file.is_file() else None
+
+
+def _scored(
+    cases: Sequence[OutOfFold],
+    scores: Mapping[str, CaseScores],
+    dataset: Dataset,
+    plan: Plan,
+    experiment: _Experiment,
+) -> list[Scored]:
+    """The cases that have a Dice, with their features."""
+    found, facts = [], experiment.facts
+    with progress("features", len(cases)) as step:
+        for case in cases:
+            dice = scores[case.case].mean("dice")
+            if dice is not None:
+                features = _features(case, dataset, plan, facts, experiment.temperature)
+                found.append(Scored(case.case, case.subject, case.fold, dice, features))
+            step(case.case)
+    return found
+
+
+def _features(case: OutOfFold, dataset: Dataset, plan: Plan, facts: Fingerprint | None, temperature: float) -> Features:
+    labels, geometry = read_label(case.prediction)
+    asked = f"calibrate case '{case.case}'"
+    stored = read_probabilities(case.probabilities, asked, plan.labels, labels.shape)
+    probabilities = stored if temperature == 1 else tempered(stored, temperature, exclusive=not plan.labels.has_regions)
+    features = features_of(labels, uncertainty_of(probabilities, labels, plan.labels), geometry, plan, facts)
+    image = read_case(dataset.case(case.case), Fixes.of(dataset.root)).image
+    _, box = nonzero_box(image.transpose(0, *(axis + 1 for axis in plan.axis_order)))
+    spacing = [geometry.spacing[axis] for axis in plan.axis_order]
+    return features | input_features(image, labels, spacing, [side.stop - side.start for side in box], plan)
+
+
+def _write_cases(file: Path, cases: Sequence[Scored]) -> None:
+    names = list(cases[0].features) if cases else []
+    rows = ((case.case, case.subject, case.fold, case.dice, *(case.features[name] for name in names)) for case in cases)
+    write_text(file, comma_separated(("case", "subject", "fold", "dice", *names), rows))
