@@ -23,7 +23,7 @@ WHOLE_PAGE = "comparison.html"
 
 
 def write_comparison(
-    folder: Path, found: Comparison, scores: Aligned, places: Places, naming: Naming = AS_THEY_ARE
+    folder: Path, found: Comparison, scores: Aligned, places: Places | None = None, naming: Naming = AS_THEY_ARE
 ) -> Written:
     """Writes comparison.html, and beside it comparison.md with its plots, comparison.json and cases.csv.
 
@@ -31,7 +31,7 @@ def write_comparison(
         folder: for all of them; with hidden names they lie in a folder of their own in it, `HIDDEN`.
         found: what may be said.
         scores: of every case.
-        places: where label maps and images lie.
+        places: where label maps and images lie; None: no case is shown.
         naming: what cases are called.
 
     Raises:

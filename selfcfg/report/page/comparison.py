@@ -54,34 +54,34 @@ class Places:
     workspace: Workspace
 
 
-def facts_of_comparison(found: Comparison, scores: Aligned, places: Places, names: Names) -> Facts:
+def facts_of_comparison(found: Comparison, scores: Aligned, places: Places | None, names: Names) -> Facts:
     """What a page on a comparison is made from; what its files do not tell is left out.
 
     Args:
         found: what may be said.
         scores: of every case.
-        places: where the files lie.
+        places: where the files lie; None: no case can be shown.
         names: what cases are called.
 
     Raises:
         UsageError: there is no folder of images where one was given.
     """
-    sources = [_source(one, places) for one in places.given]
-    alone = len(sources) == 1
+    sources = [_source(one, places) for one in places.given] if places is not None else []
+    alone = len(scores.systems) == 1
     title = f"Report on {found.systems[0].name}" if alone else f"Comparison of {listed(scores.systems, 6)}"
     viewers: tuple[Viewer, ...] = ()
-    setting = _setting(places)
+    setting = _setting(places) if places is not None else None
     if setting is not None:
         chosen = _chosen(scores, sources, setting)
         viewers = viewers_of(chosen, setting.labels, setting.channels, names) if chosen else ()
     return Facts(
         title=title,
         subtitle=f"{found.cases} cases of {found.subjects} subjects ({names.text(found.subjects_from)})",
-        folder=places.out,
+        folder=places.out if places is not None else None,
         names=names,
         found=found,
         scores=scores,
-        evaluation=sources[0].evaluation if alone else None,
+        evaluation=sources[0].evaluation if alone and sources else None,
         viewers=viewers,
         sources=tuple((system.name, system.kind) for system in found.systems),
     )

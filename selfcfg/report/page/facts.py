@@ -80,7 +80,7 @@ class Facts:
     Args:
         title: of the page.
         subtitle: what it is a report of, in a few words.
-        folder: what it is a report on; further sections may look for files of their own there.
+        folder: what it is a report on; further sections may look for files of their own there. None: there is none.
         names: what cases are called.
         found: scores with intervals, and differences where there are several systems; None where nothing is defined.
         scores: of every case; None likewise.
@@ -92,7 +92,7 @@ class Facts:
 
     title: str
     subtitle: str
-    folder: Path
+    folder: Path | None
     names: Names
     found: Comparison | None
     scores: Aligned | None

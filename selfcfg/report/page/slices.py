@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,8 @@ UNITS = 2000
 _QUALITY = 82
 _SAMPLE = 5
 _MAX_CHANNELS = 4
-_TOLERANCE = 0.35
-"""Pixels by which an outline may be simplified."""
+_TOLERANCE = 0.25
+"""Pixels by which an outline may be simplified: no centre of a pixel is nearer to it, so none changes sides."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,13 @@ class _Cutter:
         case: to cut.
         view: of its central slice.
         windows: for each channel the values that are black and white.
+        outlines: of the slices that were cut before; they are the same for pictures of any size.
     """
 
     case: Pictured
     view: View
     windows: tuple[tuple[float, float], ...]
+    outlines: dict[int, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, case: Pictured) -> _Cutter:
@@ -171,10 +173,10 @@ class _Cutter:
         """The slices at these places, with pictures of at most `side` pixels."""
         for index in indices:
             view = replace(self.view, index=index)
-            cuts = [view.cut(label) for label in self.case.maps.values()]
-            scale = self._scale(cuts[0].shape)
-            outlines = tuple(tuple(outline(cut == value, scale) for value in self.case.classes) for cut in cuts)
-            yield Frame(index + 1, tuple(_encoded(plane, side) for plane in self._planes(view)), outlines)
+            if index not in self.outlines:
+                self.outlines[index] = self._outlined(view)
+            pictures = tuple(_encoded(plane, side) for plane in self._planes(view))
+            yield Frame(index + 1, pictures, self.outlines[index])
 
     def slices(self, frames: list[Frame]) -> Slices:
         """These slices as the page holds them."""
@@ -194,6 +196,11 @@ class _Cutter:
             maps=tuple(self.case.maps),
             classes=tuple(self.case.classes.values()),
         )
+
+    def _outlined(self, view: View) -> tuple[tuple[str, ...], ...]:
+        cuts = [view.cut(label) for label in self.case.maps.values()]
+        scale = self._scale(cuts[0].shape)
+        return tuple(tuple(outline(cut == value, scale) for value in self.case.classes) for cut in cuts)
 
     def _scale(self, shape: tuple[int, ...]) -> tuple[float, float]:
         """Units a row and a column."""

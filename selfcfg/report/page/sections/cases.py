@@ -26,18 +26,24 @@ def cases(facts: Facts) -> Section | None:
     if not facts.viewers:
         return None
     systems = facts.scores is not None and len(facts.scores.systems) > 1
-    text = (
-        "Move through the slices with the slider, the mouse wheel, or the arrow keys while a picture is in focus. "
-        "Dashes "
-        "tell classes apart. Letters at the edges: R and L are the patient's right and left, A and P front and back, S "
-        "and I head and feet. Pictures are compressed and made smaller: not for diagnosis."
-    )
     lead = "By the mean of all systems: " if systems else "By the mean over classes of the main metric: "
-    return Section(
-        "cases",
-        "Cases to look at",
-        (Text(lead + "the worst cases, the median and the best.", "lead"), Text(text, "note"), *facts.viewers),
-    )
+    lead += "the worst cases, the median and the best."
+    slices = [viewer.slices for viewer in facts.viewers if viewer.slices is not None]
+    told = []
+    if any(len(one.frames) > 1 for one in slices):
+        told.append(
+            "Move through the slices with the slider, the mouse wheel, or the arrow keys while a picture is in focus."
+        )
+    if any(len(one.classes) > 1 for one in slices):
+        told.append("Dashes tell classes apart.")
+    if any(one.edges for one in slices):
+        told.append(
+            "Letters at the edges: R and L are the patient's right and left, A and P front and back, S and I head and "
+            "feet."
+        )
+    told.append("Pictures are compressed and made smaller: not for diagnosis.")
+    blocks: list[Block] = [Text(lead, "lead"), Text(" ".join(told), "note"), *facts.viewers]
+    return Section("cases", "Cases to look at", tuple(blocks))
 
 
 def failed(facts: Facts) -> Section | None:

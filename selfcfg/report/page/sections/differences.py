@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from selfcfg.engine.comparison.alignment import MEAN, Aligned
 from selfcfg.engine.comparison.conclusions import probability, value
-from selfcfg.engine.comparison.records import Comparison, Pair
+from selfcfg.engine.comparison.records import Comparison, Pair, Ranking
 from selfcfg.engine.scoring.metrics import METRICS
 from selfcfg.report.page import svg
 from selfcfg.report.page.blocks import Block, Bullets, Details, Heading, Plot, Section, Table, Text
@@ -132,13 +132,19 @@ def _table(found: Comparison, pairs: list[Pair], caption: str) -> Table:
 
 
 def _rankings(found: Comparison) -> Iterator[Block]:
-    if not found.rankings:
-        return
-    yield Heading("Ranking")
-    for ranking in found.rankings:
-        rows = tuple(
-            (one.system, f"{one.rank:g}", f"{100 * one.first:.1f} %", f"{one.low:g} to {one.high:g}")
-            for one in ranking.standings
-        )
-        caption = f"{METRICS[ranking.metric].title}, {ranking.method}"
-        yield Table(caption, ("system", "rank", "first in resamples", "rank in 95 % of them"), rows)
+    """That of the main metric first; the others are folded away."""
+    tables = [_standings(ranking) for ranking in found.rankings]
+    if tables:
+        yield Heading("Ranking")
+        yield tables[0]
+        if len(tables) > 1:
+            yield Details("Other ways of ranking, and other metrics", tuple(tables[1:]))
+
+
+def _standings(ranking: Ranking) -> Table:
+    rows = tuple(
+        (one.system, f"{one.rank:g}", f"{100 * one.first:.1f} %", f"{one.low:g} to {one.high:g}")
+        for one in ranking.standings
+    )
+    caption = f"{METRICS[ranking.metric].title}, {ranking.method}"
+    return Table(caption, ("system", "rank", "first in resamples", "rank in 95 % of them"), rows)

@@ -57,21 +57,31 @@ def _trained(experiment: Experiment) -> Iterator[str]:
         f"“{plan.planner}”, {plan.memory_gb:g} GB) from {counted(len(experiment.dataset.cases), 'case')} of "
         f"{counted(experiment.n_subjects, 'subject')}. Images were {spacing}; intensities were normalised by channel "
         f"({told}). "
-        f"The network saw patches of {times(patch)} voxels, {settings.get('batch_size') or configuration.batch_size} "
-        f"in a batch."
+        f"The network saw patches of {times(patch)} voxels, "
+        f"{settings.get('batch_size') or configuration.batch_size} in a batch."
     )
     if settings:
         yield " ".join(_schedule(experiment))
-    folds = [record.fold for _, record in experiment.folds]
-    if folds == ["all"]:
-        yield "It was trained on all cases, without validation."
-    else:
-        yield (
-            f"Folds of a cross-validation were drawn by subject; {counted(len(folds), 'fold')} ({listed(folds, 8)}) "
-            f"{'was' if len(folds) == 1 else 'were'} trained, and each case of these was predicted by the network "
-            f"that had "
-            "not trained on its subject."
-        )
+    yield from _validated(experiment)
+
+
+def _validated(experiment: Experiment) -> Iterator[str]:
+    """How cases were divided, as far as the records tell."""
+    validated = [record for _, record in experiment.folds if record.validation]
+    if not validated:
+        yield "No case was held out for validation."
+        return
+    subjects = {case.id: case.subject for case in experiment.dataset.cases}
+    shared = 0
+    for record in validated:
+        sides = ({subjects.get(case, case) for case in cases} for cases in (record.train, record.validation))
+        shared += len(set.intersection(*sides))
+    apart = f"{counted(shared, 'subject')} had cases on both sides" if shared else "no subject had cases on both sides"
+    was = "was" if len(validated) == 1 else "were"
+    yield (
+        f"{counted(len(validated), 'fold')} ({listed((record.fold for record in validated), 8)}) of a cross-validation "
+        f"{was} trained; each case held out was predicted by the network that had not trained on it ({apart})."
+    )
 
 
 def _schedule(experiment: Experiment) -> Iterator[str]:
@@ -79,11 +89,9 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
     record, settings = experiment.record, experiment.record.settings
     epochs, steps = settings.get("epochs"), settings.get("iterations_per_epoch")
     if epochs and steps:
-        yield f"The strategy “{record.trainer}” trained {epochs} epochs of {steps} steps"
         rate, optimizer = settings.get("learning_rate"), settings.get("optimizer")
-        yield (
-            f"({optimizer}, initial learning rate {rate:g})" if rate and optimizer else ""
-        ) + f", seed {record.seed}."
+        how = f" ({optimizer}, initial learning rate {rate:g})" if rate and optimizer else ""
+        yield f"The strategy “{record.trainer}” trained {epochs} epochs of {steps} steps{how}, seed {record.seed}."
     if record.label_fraction < 1:
         yield f"Labels of {100 * record.label_fraction:g} % of the training subjects were used."
     if record.init is not None:
@@ -106,8 +114,8 @@ def _scored(facts: Facts) -> Iterator[str]:
     absent = "left out of its case" if found.empty == "exclude" else "counted as found perfectly"
     yield (
         f"Label maps were scored by {', '.join(named)}, by class, on {counted(found.cases, 'case')} of "
-        f"{counted(found.subjects, 'subject')}. A class that neither reference nor prediction holds was {absent}. Cases "
-        "of a subject were averaged first. Intervals are 95 % percentile bootstrap intervals over subjects "
+        f"{counted(found.subjects, 'subject')}. A class that neither reference nor prediction holds was {absent}. "
+        "Cases of a subject were averaged first. Intervals are 95 % percentile bootstrap intervals over subjects "
         f"({RESAMPLES} resamples, expanded for small samples), none with fewer than {FEWEST} subjects."
     )
     if facts.evaluation is not None:
