@@ -42,6 +42,14 @@ SubjectsOption = Annotated[
         "id; default: from the dataset, else each case by itself",
     ),
 ]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(help="folder of the images, for pictures; default: those beside the dataset.json, or the runs'"),
+]
+EmptyOption = Annotated[
+    Literal["exclude", "score"],
+    typer.Option(help="of label maps scored here, a class absent from both masks: leave out, or score as perfect"),
+]
 
 
 def compare(
@@ -63,15 +71,9 @@ def compare(
     subjects: SubjectsOption = None,
     out: Annotated[Path, typer.Option(help="folder of the report")] = Path("comparison"),
     nsd_tolerance: Annotated[float, typer.Option(min=0, help="of label maps scored here: mm, or pixels")] = 2.0,
-    empty: Annotated[
-        Literal["exclude", "score"],
-        typer.Option(help="of label maps scored here, a class absent from both masks: leave out, or score as perfect"),
-    ] = "exclude",
+    empty: EmptyOption = "exclude",
     seed: Annotated[int, typer.Option(min=0, help="seed of the resamples")] = 0,
-    images: Annotated[
-        Path | None,
-        typer.Option(help="folder of the images, for pictures; default: those beside the dataset.json, or the runs'"),
-    ] = None,
+    images: ImagesOption = None,
     anonymise: AnonymiseOption = False,
     anonymise_key: AnonymiseKeyOption = None,
     jobs: JobsOption = 0,

@@ -16,10 +16,11 @@ from selfcfg.fixes import Fixes
 from selfcfg.geometry import Geometry
 from selfcfg.io import read_case, read_label
 from selfcfg.labels import LabelSchema
+from selfcfg.progress import progress
 from selfcfg.report.cases import N_WORST
 from selfcfg.report.names import Names
 from selfcfg.report.page.blocks import Viewer
-from selfcfg.report.page.slices import BUDGET, Pictured, slices_of
+from selfcfg.report.page.slices import BUDGET, Pictured, Slices, slices_of
 from selfcfg.report.pictures import Image, Label
 
 REFERENCE = "reference"
@@ -62,20 +63,14 @@ def viewers_of(
         names: what cases are called.
         budget: bytes for all of them.
     """
-    viewers: list[Viewer] = []
-    left = budget
-    for place, case in enumerate(chosen):
-        title = f"{case.why}: {names.case(case.case)}"
-        slices, problem = None, ""
-        try:
-            pictured = _read(case, labels, channels)
-            slices = slices_of(pictured, left // (len(chosen) - place))
-            left -= slices.size
-            if case.images and pictured.image is None:
-                problem = "The image could not be read, or does not lie where its label does: outlines alone are shown."
-        except SelfcfgError:
-            problem = "It cannot be shown: its label maps cannot be read, or do not lie in the same place."
-        viewers.append(Viewer(f"case-{place + 1}", title, case.about, slices, problem))
+    left, viewers = budget, []
+    with progress("show cases", len(chosen)) as step:
+        for place, case in enumerate(chosen):
+            slices, problem = _slices(case, labels, channels, left // (len(chosen) - place))
+            left -= slices.size if slices is not None else 0
+            title = f"{case.why}: {names.case(case.case)}"
+            viewers.append(Viewer(f"case-{place + 1}", title, case.about, slices, problem))
+            step(case.case)
     return tuple(viewers)
 
 
@@ -114,6 +109,18 @@ def scores_in_words(scores: Aligned, case: str) -> str:
 
 def _number(value: float, metric: str) -> str:
     return "-" if np.isnan(value) else f"{value:.{min(3, METRICS[metric].digits)}f}"
+
+
+def _slices(case: Chosen, labels: LabelSchema, channels: tuple[str, ...], budget: int) -> tuple[Slices | None, str]:
+    """The slices of a case, or why there are none."""
+    try:
+        pictured = _read(case, labels, channels)
+    except SelfcfgError:
+        return None, "It cannot be shown: its label maps cannot be read, or do not lie in the same place."
+    problem = ""
+    if case.images and pictured.image is None:
+        problem = "The image could not be read, or does not lie where its label does: outlines alone are shown."
+    return slices_of(pictured, budget), problem
 
 
 def _read(case: Chosen, labels: LabelSchema, channels: tuple[str, ...]) -> Pictured:
