@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from selfcfg.report.page.slices import Slices
     from selfcfg.report.page.svg import Drawing
 
+SPACE = "\u00a0"
+"""Between words that stay on one line."""
+
 
 @dataclass(frozen=True)
 class Text:

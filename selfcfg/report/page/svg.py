@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 WIDTH = 640
 _LEFT, _RIGHT, _ROW = 168, 16, 34
 _AXIS = 44
-_LONGEST = 24
+_LONGEST = 21
 _CURVES_LEFT = 56
 
 
@@ -256,7 +256,9 @@ def _text(parent: ET.Element, x: float, y: float, text: str, anchor: str, *, kin
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    """The name, with its middle left out where it is too long: names of experiments often differ at their ends."""
+    half = (_LONGEST - 1) // 2
+    return name if len(name) <= _LONGEST else f"{name[:half]}…{name[-half:]}"
 
 
 def _written(svg: ET.Element) -> str:

@@ -39,6 +39,11 @@ def _evaluated(where: str, part: str) -> Callable[[Facts], str | None]:
     return lambda facts: where if facts.evaluation is not None and getattr(facts.evaluation, part) else None
 
 
+def _both(facts: Facts) -> str | None:
+    metrics = set(facts.found.metrics) if facts.found is not None else set()
+    return "Scores" if metrics & {"dice", "iou"} and metrics & {"nsd", "hd95", "hd", "assd", "boundary_iou"} else None
+
+
 def _compared(facts: Facts) -> str | None:
     if facts.found is not None and facts.found.pairs:
         return "Differences"
@@ -70,11 +75,15 @@ ITEMS = (
         _scored("Methods paragraph"),
     ),
     Item("Metrics", "Why these suit the question: size and number of structures, cost of an error", _never),
-    Item("Metrics", "Overlap and boundary are both measured, by class and not pooled", _scored("Scores")),
+    Item("Metrics", "Overlap and boundary are both measured, by class and not pooled", _both),
     Item("Metrics", "Single objects are counted where the question is about objects", _evaluated("Lesions", "lesions")),
     Item("Results", "How sure the numbers are, with the subject as the unit", _scored("Scores")),
     Item("Results", "The distribution over cases, not only means", _scored("Scores")),
-    Item("Results", "Failures, with examples", lambda facts: "Failures; Cases to look at" if facts.viewers else None),
+    Item(
+        "Results",
+        "Failures, with examples",
+        lambda facts: "Failures and doubtful cases; Cases to look at" if facts.viewers else None,
+    ),
     Item("Results", "Comparison with other methods, with tests", _compared),
     Item("Discussion", "Limits, biases, and where it must not be used", _never),
     Item("Access", "Whether code, weights and data can be had", _never),

@@ -9,7 +9,7 @@ from selfcfg.engine.comparison.conclusions import probability, value
 from selfcfg.engine.comparison.records import Comparison, Pair, Ranking
 from selfcfg.engine.scoring.metrics import METRICS
 from selfcfg.report.page import svg
-from selfcfg.report.page.blocks import Block, Bullets, Details, Heading, Plot, Section, Table, Text
+from selfcfg.report.page.blocks import SPACE, Block, Bullets, Details, Heading, Plot, Section, Table, Text
 from selfcfg.report.page.facts import Facts
 from selfcfg.report.tables import number
 
@@ -77,6 +77,7 @@ def _of_metrics(facts: Facts, found: Comparison, scores: Aligned) -> Iterator[Bl
 
 def _plot(facts: Facts, found: Comparison, scores: Aligned, metric: str, pairs: list[Pair]) -> Plot:
     values, which = scores.of(metric, MEAN)
+    is_one = len(pairs) > 1 and len({pair.second for pair in pairs}) == 1
     rows = []
     for pair in pairs:
         one, other = (scores.systems.index(name) for name in (pair.first, pair.second))
@@ -84,7 +85,8 @@ def _plot(facts: Facts, found: Comparison, scores: Aligned, metric: str, pairs: 
             svg.Mark(gap, f"{facts.names.case(scores.cases[case])}: {value(found, metric, gap, signed=True)}")
             for gap, case in zip((values[one] - values[other]).tolist(), which.tolist(), strict=True)
         ]
-        rows.append(svg.Row(f"{pair.first} - {pair.second}", marks, pair.difference, pair.low, pair.high))
+        name = pair.first if is_one else f"{pair.first} - {pair.second}"
+        rows.append(svg.Row(name, marks, pair.difference, pair.low, pair.high))
     lines = [0.0]
     if found.margin is not None and metric == found.metrics[0]:
         lines += [-found.margin, found.margin]
@@ -94,7 +96,8 @@ def _plot(facts: Facts, found: Comparison, scores: Aligned, metric: str, pairs: 
         f"{kind.title}{found.unit(kind.unit)}, difference; first better on the {better}", lines=tuple(lines)
     )
     drawing = svg.strips(rows, axis, f"Differences in {kind.title} of every case")
-    return Plot(drawing, "A circle a case; diamond and bar: mean over subjects with its 95 % interval.")
+    caption = f"Each less {pairs[0].second}. " if is_one else ""
+    return Plot(drawing, f"{caption}A circle a case; diamond and bar: mean over subjects with its 95 % interval.")
 
 
 def _table(found: Comparison, pairs: list[Pair], caption: str) -> Table:
@@ -112,7 +115,9 @@ def _table(found: Comparison, pairs: list[Pair], caption: str) -> Table:
     for pair in pairs:
         digits = METRICS[pair.metric].digits
         ends = (
-            "too few" if pair.low is None or pair.high is None else f"{pair.low:+.{digits}f} to {pair.high:+.{digits}f}"
+            "too few"
+            if pair.low is None or pair.high is None
+            else f"{pair.low:+.{digits}f}{SPACE}to{SPACE}{pair.high:+.{digits}f}"
         )
         target = f"mean of {len(found.classes)}" if pair.target == MEAN and len(found.classes) > 1 else pair.target
         target = found.classes[0] if pair.target == MEAN and len(found.classes) == 1 else target

@@ -11,7 +11,7 @@ from selfcfg.engine.scoring.subgroups import MEAN, Spread, Subgroups
 from selfcfg.errors import counted
 from selfcfg.kernels.statistics import FEWEST
 from selfcfg.report.page import svg
-from selfcfg.report.page.blocks import Block, Bullets, Plot, Section, Table, Text
+from selfcfg.report.page.blocks import SPACE, Block, Bullets, Plot, Section, Table, Text
 from selfcfg.report.page.facts import Facts
 from selfcfg.report.tables import number
 
@@ -94,7 +94,11 @@ def _attribute(found: Subgroups) -> Iterator[Block]:
 def _cell(found: Spread, metric: str) -> str:
     digits = min(METRICS[metric].digits, 3)
     mean = number(found.mean, digits)
-    return mean if found.low is None else f"{mean} ({number(found.low, digits)} to {number(found.high, digits)})"
+    return (
+        mean
+        if found.low is None
+        else f"{mean} ({number(found.low, digits)}{SPACE}to{SPACE}{number(found.high, digits)})"
+    )
 
 
 def _agreements(found: Readers) -> Table:

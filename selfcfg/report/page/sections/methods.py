@@ -94,6 +94,8 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
         yield f"The strategy “{record.trainer}” trained {epochs} epochs of {steps} steps{how}, seed {record.seed}."
     if record.label_fraction < 1:
         yield f"Labels of {100 * record.label_fraction:g} % of the training subjects were used."
+    if record.init is None and record.origin is None:
+        yield "Weights were initialised at random."
     if record.init is not None:
         taken = f" ({', '.join(record.taken_over.taken)})" if record.taken_over is not None else ""
         yield f"It started from the weights of an earlier run{taken}."

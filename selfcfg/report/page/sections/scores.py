@@ -12,7 +12,7 @@ from selfcfg.engine.comparison.conclusions import value
 from selfcfg.engine.comparison.records import Comparison, SystemScore
 from selfcfg.engine.scoring.metrics import METRICS
 from selfcfg.report.page import svg
-from selfcfg.report.page.blocks import Block, Details, Plot, Section, Table, Text
+from selfcfg.report.page.blocks import SPACE, Block, Details, Plot, Section, Table, Text
 from selfcfg.report.page.facts import Facts
 
 MAX_CASES = 300
@@ -137,7 +137,7 @@ def _cell(found: Comparison, score: SystemScore) -> str:
     mean = f"{score.mean:.{digits}f}"
     if score.low is None or score.high is None:
         return mean
-    return f"{mean} ({score.low:.{digits}f} to {score.high:.{digits}f})"
+    return f"{mean} ({score.low:.{digits}f}{SPACE}to{SPACE}{score.high:.{digits}f})"
 
 
 def _plain(number: float, metric: str) -> str:
