@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from selfcfg.errors import DataError, UsageError
-from selfcfg.files import read_json, write_json
+from selfcfg.files import read_json, replacing
 
 HIDDEN = "anonymised"
 """Folder beside a report for one that names no case."""
@@ -78,8 +79,10 @@ class Names:
         """Writes which case has which name, for whoever may know; readable for its owner alone."""
         cases = {shown: identifier for identifier, shown in self.shown.items()}
         earlier = read_json(file)["names"] if file.exists() else {}
-        write_json(file, {"key": self.key.hex(), "names": dict(sorted({**earlier, **cases}.items()))})
-        file.chmod(0o600)
+        content = {"key": self.key.hex(), "names": dict(sorted({**earlier, **cases}.items()))}
+        with replacing(file) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

@@ -11,7 +11,7 @@ from selfcfg.engine.scoring.validation import cross_validated
 from selfcfg.files import write_text
 from selfcfg.plan import Plan
 from selfcfg.project import Project
-from selfcfg.report.markdown import markdown_report
+from selfcfg.report.markdown import PICTURES, markdown_report
 from selfcfg.report.names import AS_THEY_ARE, HIDDEN, PLAIN, Names, Naming, Written
 from selfcfg.report.page.experiment import experiment_of, facts_of_experiment
 from selfcfg.report.page.render import write_page
@@ -65,6 +65,8 @@ def write_report(
     experiment = experiment_of(folder, evaluation, dataset, plan, fingerprint)
     facts = facts_of_experiment(folder, evaluation, experiment, names)
     place = folder / HIDDEN if names.is_hidden else folder
+    if names.is_hidden:
+        _remove_earlier(place / PICTURES)
     write_text(place / "report.md", markdown_report(folder, place, evaluation, experiment, names))
     if facts.scores is not None:
         write_text(place / SCORES, cases_table(facts.scores, names))
@@ -93,3 +95,10 @@ def report_experiment(folder: Path, workspace: Workspace, asked: Asked = NOTHING
     written = write_report(folder, scores, dataset, plan, fingerprint=project.fingerprint_file, names=names)
     asked.naming.keep(names)
     return written
+
+
+def _remove_earlier(pictures: Path) -> None:
+    """Removes the pictures of an earlier anonymised report: beside this one they would stand under other names."""
+    for pattern in ("case-*.png", "curves_*.png"):
+        for picture in pictures.glob(pattern):
+            picture.unlink()

@@ -50,14 +50,16 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def system(name: str, shift: float, seed: int, classes: Sequence[str] = CLASSES, prefix: str = "case") -> System:
+def system(
+    name: str, shift: float, seed: int, classes: Sequence[str] = CLASSES, prefix: str = "case", n: int = N
+) -> System:
     rng = np.random.default_rng(seed)
     cases = {
         f"{prefix}_{number:02d}": {
             organ: ClassValues({"dice": 0.8 + shift + rng.normal(0, 0.02), "hd95": 5 + rng.normal()}, 10, 10)
             for organ in classes
         }
-        for number in range(N)
+        for number in range(n)
     }
     return System(name, "evaluation", (Scored(cases, "exclude", 2.0, "mm", "ml"),))
 

@@ -175,10 +175,10 @@ def test_a_mark_names_its_case_by_pointer_and_by_key(opened: Opened) -> None:
     figure = opened.page.locator(".plotted").first
     marks, told = figure.locator(".mark"), figure.locator(".told")
     marks.last.hover()
-    assert told.inner_text() == marks.last.get_attribute("data-name")
+    assert told.inner_text() == marks.last.locator("title").text_content()
     marks.first.focus()
     opened.page.keyboard.press("ArrowRight")
-    assert told.inner_text() == marks.nth(1).get_attribute("data-name")
+    assert told.inner_text() == marks.nth(1).locator("title").text_content()
     assert "case_" in told.inner_text() and figure.locator(".mark[tabindex='0']").count() == 1
 
 

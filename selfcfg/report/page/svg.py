@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 WIDTH = 640
+MAX_MARKS = 3000
+"""Marks of a plot at most, shared by its rows."""
+
 _LEFT, _RIGHT, _ROW = 168, 16, 34
 _AXIS = 44
 _LONGEST = 21
 _CURVES_LEFT = 56
+_KEY, _MAX_KEYS = 64, 8
+"""Width of the name of a curve, and how many are named."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,12 @@ class Drawing:
     Args:
         markup: one `svg` element.
         has_marks: whether it holds marks with names.
+        left_out: marks between others that were not drawn, because there are so many.
     """
 
     markup: str
     has_marks: bool = False
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ def strips(rows: Sequence[Row], axis: Axis, label: str) -> Drawing:
         if _short(row.name) != row.name:
             ET.SubElement(name, "title").text = row.name
         group = ET.SubElement(svg, "g", {"class": f"color-{row.color % 4}"})
-        for place, mark in enumerate(row.marks):
+        for place, mark in enumerate(_thinned(row.marks, MAX_MARKS // len(rows))):
             spread = ((place * 0.618) % 1 - 0.5) * _ROW * 0.55
             _mark(group, scale.at(mark.value), middle + spread, mark.name)
         if row.low is not None and row.high is not None:
@@ -104,7 +111,9 @@ def strips(rows: Sequence[Row], axis: Axis, label: str) -> Drawing:
         if row.mean is not None:
             x = scale.at(row.mean)
             ET.SubElement(group, "path", {"d": f"M{x - 5:.1f} {middle:.1f}l5-5 5 5-5 5z", "class": "mean"})
-    return Drawing(_written(svg), has_marks=bool(values))
+    drawn = sum(min(len(row.marks), max(2, MAX_MARKS // len(rows))) for row in rows)
+    given = sum(len(row.marks) for row in rows)
+    return Drawing(_written(svg), has_marks=given > 0, left_out=given - drawn)
 
 
 @dataclass(frozen=True)
@@ -131,8 +140,10 @@ def curves(lines: Sequence[Line], x_title: str, y_title: str, label: str) -> Dra
         _line(svg, _CURVES_LEFT, y_scale.at(place), WIDTH - _RIGHT, y_scale.at(place), kind="grid")
         _text(svg, _CURVES_LEFT - 8, y_scale.at(place) + 4, f"{place:g}", "end")
     _text(svg, 4, 14, y_title, "start", kind="axis-title")
-    for line in lines:
+    for number, line in enumerate(lines):
         group = ET.SubElement(svg, "g", {"class": f"color-{line.color % 4}"})
+        if number < _MAX_KEYS:
+            _text(group, WIDTH - _RIGHT - _KEY * (min(len(lines), _MAX_KEYS) - 1 - number), 14, line.name, "end")
         ET.SubElement(group, "title").text = line.name
         attributes = {"class": "curve dashed" if line.is_dashed else "curve"}
         for stretch in _stretches(line.points):
@@ -203,6 +214,15 @@ def _draw_axis(
     _text(svg, (begin + WIDTH - _RIGHT) / 2, base + 38, axis.title, "middle", kind="axis-title")
 
 
+def _thinned(marks: Sequence[Mark], most: int) -> list[Mark]:
+    """At most so many of them, evenly by value: both ends are among them."""
+    most = max(2, most)
+    if len(marks) <= most:
+        return list(marks)
+    ranked = sorted(marks, key=lambda mark: mark.value)
+    return [ranked[round(place * (len(ranked) - 1) / (most - 1))] for place in range(most)]
+
+
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     """About five round numbers from `low` to `high`."""
     rough = (high - low) / 5
@@ -238,7 +258,7 @@ def _svg(height: float, label: str, role: str = "img") -> ET.Element:
 
 def _mark(parent: ET.Element, x: float, y: float, name: str) -> None:
     made = ET.SubElement(parent, "circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "4", "class": "mark"})
-    made.attrib |= {"data-name": name, "role": "img", "aria-label": name}
+    made.set("role", "img")
     ET.SubElement(made, "title").text = name
 
 

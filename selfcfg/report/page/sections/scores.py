@@ -15,11 +15,10 @@ from selfcfg.report.page import svg
 from selfcfg.report.page.blocks import SPACE, Block, Details, Plot, Section, Table, Text
 from selfcfg.report.page.facts import Facts
 
-MAX_CASES = 300
-"""Cases in the table of the page; the CSV beside it holds all."""
+MAX_ROWS = 2000
+"""Rows of the table of all cases; the CSV beside the page holds all."""
 
 _MAX_ROWS = 24
-_MAX_MARKS = 2000
 _PLOTS = 3
 
 
@@ -85,7 +84,7 @@ def _plot(facts: Facts, found: Comparison, aligned: Aligned, metric: str) -> Plo
             ]
             score = means.get((target, system))
             mean, low, high = (score.mean, score.low, score.high) if score else (None, None, None)
-            rows.append(svg.Row(name, marks[:_MAX_MARKS], mean, low, high, color=place))
+            rows.append(svg.Row(name, marks, mean, low, high, color=place))
     is_share = METRICS[metric].perfect == 1.0
     axis = svg.Axis(_title(found, metric), 0.0 if is_share else None, 1.02 if is_share else None)
     title = METRICS[metric].title
@@ -94,20 +93,21 @@ def _plot(facts: Facts, found: Comparison, aligned: Aligned, metric: str) -> Plo
 
 
 def _every_case(facts: Facts, aligned: Aligned) -> Iterator[Block]:
-    heads = ("case", "class", "system", *(METRICS[metric].title for metric in aligned.values))
+    heads: tuple[str, ...] = ("case", "class", "system", *(METRICS[metric].title for metric in aligned.values))
     by_system = len(aligned.systems) > 1
     rows = []
     order = np.argsort(_worst_first(aligned), kind="stable")
-    for row in order[:MAX_CASES].tolist():
+    shown = order[: max(1, MAX_ROWS // (len(aligned.classes) * len(aligned.systems)))]
+    for row in shown.tolist():
         for column, name in enumerate(aligned.classes):
             for place, system in enumerate(aligned.systems):
                 cells = [_plain(values[place, row, column], metric) for metric, values in aligned.values.items()]
                 case = facts.names.case(aligned.cases[row])
                 rows.append((case, name, *((system,) if by_system else ()), *cells))
-    shown = heads if by_system else (*heads[:2], *heads[3:])
-    yield Table("Worst case first", shown, tuple(rows), numbers_from=3 if by_system else 2)
-    if len(order) > MAX_CASES:
-        yield Text(f"{len(order) - MAX_CASES} better ones are in the CSV file that lies beside this page.", "note")
+    heads = heads if by_system else (*heads[:2], *heads[3:])
+    yield Table("Worst case first", heads, tuple(rows), numbers_from=3 if by_system else 2)
+    if len(order) > len(shown):
+        yield Text(f"{len(order) - len(shown)} better ones are in the CSV file that lies beside this page.", "note")
 
 
 def _worst_first(aligned: Aligned) -> np.ndarray:

@@ -96,7 +96,7 @@
     let current = 0;
     marks.forEach((mark, place) => {
       mark.setAttribute("tabindex", place ? "-1" : "0");
-      const name = () => { said.textContent = mark.dataset.name; };
+      const name = () => { said.textContent = mark.querySelector("title").textContent; };
       mark.addEventListener("pointerenter", name);
       mark.addEventListener("focus", () => {
         current = place;
