@@ -145,6 +145,18 @@ def test_image_and_outlines_are_shown_and_hidden_one_by_one(opened: Opened) -> N
         assert target.get_attribute("visibility") == "visible"
 
 
+def test_what_is_outlined_can_be_enlarged(opened: Opened) -> None:
+    drawing = opened.viewer.locator(".stage svg")
+    whole, size = drawing.get_attribute("viewBox"), drawing.bounding_box()
+    opened.viewer.locator("input[data-shows='focus']").check()
+    left, top, width, height = map(int, str(drawing.get_attribute("viewBox")).split())
+    assert left > 0 and top > 0 and width < 2000 and height < 1600
+    enlarged = drawing.bounding_box()
+    assert size and enlarged and enlarged["height"] == pytest.approx(size["height"], abs=1)
+    opened.viewer.locator("input[data-shows='focus']").uncheck()
+    assert drawing.get_attribute("viewBox") == whole
+
+
 def test_another_channel_is_another_picture(opened: Opened) -> None:
     picture = opened.viewer.locator(".stage image")
     first = picture.get_attribute("href")
@@ -153,7 +165,7 @@ def test_another_channel_is_another_picture(opened: Opened) -> None:
     natural = (
         "async one => { const made = new Image(); made.src = one; await made.decode(); return made.naturalWidth; }"
     )
-    assert opened.page.evaluate(natural, first) == 30
+    assert opened.page.evaluate(natural, first) == 60
 
 
 def test_the_theme_follows_the_reader_and_the_switch(browser: Any, file: Path) -> None:

@@ -58,6 +58,20 @@ def test_every_slice_is_there_with_the_outlines_of_both_maps() -> None:
     assert made.shown.number == 4, "the first of the slices that hold most of the reference"
 
 
+def test_the_focus_holds_all_that_is_outlined_and_has_the_shape_of_a_slice() -> None:
+    made = slices_of(pictured((9, 48, 60)), 10**6)
+    assert made.focus is not None
+    left, top, width, height = made.focus
+    for frame in made.frames:
+        for path in "".join("".join(outlines) for outlines in frame.outlines).split("M")[1:]:
+            x, y = map(int, path.partition("l")[0].split())
+            assert left <= x <= left + width and top <= y <= top + height
+    assert width / height == pytest.approx(made.width / made.height, rel=0.01)
+    assert left >= 0 and left + width <= made.width and top + height <= made.height
+    whole = replace(pictured(), maps={"reference": np.ones((9, 24, 30), np.int16)})
+    assert slices_of(whole, 10**6).focus is None
+
+
 def test_a_picture_holds_pixels_and_nothing_else() -> None:
     for frame in slices_of(pictured(), 10**6).frames:
         for uri in frame.pictures:

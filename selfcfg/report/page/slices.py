@@ -26,6 +26,9 @@ UNITS = 2000
 _QUALITY = 82
 _SAMPLE = 5
 _MAX_CHANNELS = 4
+_MARGIN, _WORTH_ENLARGING = 0.2, 0.75
+"""Room around what is outlined, and the share of a slice up to which it may be enlarged."""
+
 _TOLERANCE = 0.25
 """Pixels by which an outline may be simplified: no centre of a pixel is nearer to it, so none changes sides."""
 
@@ -82,6 +85,8 @@ class Slices:
         total: slices that the image has.
         central: place in `frames` of the one that is shown first.
         frames: in order.
+        focus: left, top, width and height of what holds all that is outlined, in the same shape as a slice; None where
+            that is most of it.
         channels: names of the pictures of each frame.
         maps: names of what is outlined, the reference first.
         classes: their names.
@@ -94,6 +99,7 @@ class Slices:
     total: int
     central: int
     frames: tuple[Frame, ...]
+    focus: tuple[int, int, int, int] | None
     channels: tuple[str, ...]
     maps: tuple[str, ...]
     classes: tuple[str, ...]
@@ -107,7 +113,8 @@ class Slices:
     def data(self) -> dict[str, Any]:
         """What the page's program needs to move through them."""
         frames = [{"n": one.number, "p": one.pictures, "o": one.outlines} for one in self.frames]
-        return {"central": self.central, "total": self.total, "plane": self.plane, "frames": frames}
+        boxes = {"whole": (0, 0, self.width, self.height), "focus": self.focus}
+        return {"central": self.central, "total": self.total, "plane": self.plane, "frames": frames, **boxes}
 
     @property
     def shown(self) -> Frame:
@@ -192,10 +199,30 @@ class _Cutter:
             total=len(self.indices),
             central=central,
             frames=tuple(frames),
+            focus=self._focus((round(columns * across), round(rows * down)), (down, across)),
             channels=("colours",) if self.case.image is not None and _is_color(self.case) else channels,
             maps=tuple(self.case.maps),
             classes=tuple(self.case.classes.values()),
         )
+
+    def _focus(self, size: tuple[int, int], scale: tuple[float, float]) -> tuple[int, int, int, int] | None:
+        """What holds the foreground of all slices; `size`: units of a slice, `scale`: of a row and of a column."""
+        shown = np.logical_or.reduce([np.isin(label, list(self.case.classes)) for label in self.case.maps.values()])
+        plane = replace(self.view, index=0).cut(shown.any(self.view.axis, keepdims=True))
+        if not plane.any():
+            return None
+        rows, columns = np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))
+        ends = [(columns[0], columns[-1] + 1, scale[1], size[0]), (rows[0], rows[-1] + 1, scale[0], size[1])]
+        share = max((last - first) * unit / whole for first, last, unit, whole in ends) * (1 + 2 * _MARGIN)
+        if share > _WORTH_ENLARGING:
+            return None
+        sides = [round(share * whole) for whole in size]
+        middles = [(first + last) / 2 * unit for first, last, unit, _ in ends]
+        left, top = (
+            round(min(max(middle - side / 2, 0), whole - side))
+            for middle, side, whole in zip(middles, sides, size, strict=True)
+        )
+        return left, top, sides[0], sides[1]
 
     def _outlined(self, view: View) -> tuple[tuple[str, ...], ...]:
         cuts = [view.cut(label) for label in self.case.maps.values()]

@@ -77,7 +77,7 @@ def _of_metrics(facts: Facts, found: Comparison, scores: Aligned) -> Iterator[Bl
 
 def _plot(facts: Facts, found: Comparison, scores: Aligned, metric: str, pairs: list[Pair]) -> Plot:
     values, which = scores.of(metric, MEAN)
-    is_one = len(pairs) > 1 and len({pair.second for pair in pairs}) == 1
+    is_one = len({pair.second for pair in pairs}) == 1
     rows = []
     for pair in pairs:
         one, other = (scores.systems.index(name) for name in (pair.first, pair.second))
@@ -96,7 +96,7 @@ def _plot(facts: Facts, found: Comparison, scores: Aligned, metric: str, pairs: 
         f"{kind.title}{found.unit(kind.unit)}, difference; first better on the {better}", lines=tuple(lines)
     )
     drawing = svg.strips(rows, axis, f"Differences in {kind.title} of every case")
-    caption = f"Each less {pairs[0].second}. " if is_one else ""
+    caption = f"Differences to {pairs[0].second}. " if is_one else ""
     return Plot(drawing, f"{caption}A circle a case; diamond and bar: mean over subjects with its 95 % interval.")
 
 

@@ -54,6 +54,13 @@
     };
 
     viewer.querySelectorAll("input[type=checkbox]").forEach((box) => {
+      if (box.dataset.shows === "focus") {
+        box.checked = false;
+        box.addEventListener("change", () => {
+          drawing.setAttribute("viewBox", (box.checked ? data.focus : data.whole).join(" "));
+        });
+        return;
+      }
       const target = box.dataset.shows === "image" ? picture : groups[Number(box.dataset.shows)];
       box.checked = true;
       box.addEventListener("change", () => target.setAttribute("visibility", box.checked ? "visible" : "hidden"));
