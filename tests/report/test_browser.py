@@ -150,7 +150,7 @@ def test_what_is_outlined_can_be_enlarged(opened: Opened) -> None:
     whole, size = drawing.get_attribute("viewBox"), drawing.bounding_box()
     opened.viewer.locator("input[data-shows='focus']").check()
     left, top, width, height = map(int, str(drawing.get_attribute("viewBox")).split())
-    assert left > 0 and top > 0 and width < 2000 and height < 1600
+    assert left >= 0 and top >= 0 and width < 2000 and height < 1600
     enlarged = drawing.bounding_box()
     assert size and enlarged and enlarged["height"] == pytest.approx(size["height"], abs=1)
     opened.viewer.locator("input[data-shows='focus']").uncheck()
