@@ -7,13 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from selfcfg.cli.options import DebugOption, JobsOption, JsonOption, Speaker, WorkspaceOption, split_values
+from selfcfg.cli.options import (
+    AnonymiseKeyOption,
+    AnonymiseOption,
+    DebugOption,
+    JobsOption,
+    JsonOption,
+    Speaker,
+    WorkspaceOption,
+    refuse_key_alone,
+    split_values,
+)
 from selfcfg.dataset import DatasetDescription
 from selfcfg.errors import UsageError, counted
 from selfcfg.workspace import Workspace
 
 if TYPE_CHECKING:
     from selfcfg.engine.comparison.records import Comparison
+    from selfcfg.report.names import Written
 
 SystemsArgument = Annotated[
     list[str],
@@ -30,6 +41,14 @@ SubjectsOption = Annotated[
         help="table with columns case and subject, or regular expression whose first group is the subject in a case "
         "id; default: from the dataset, else each case by itself",
     ),
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(help="folder of the images, for pictures; default: those beside the dataset.json, or the runs'"),
+]
+EmptyOption = Annotated[
+    Literal["exclude", "score"],
+    typer.Option(help="of label maps scored here, a class absent from both masks: leave out, or score as perfect"),
 ]
 
 
@@ -52,11 +71,11 @@ def compare(
     subjects: SubjectsOption = None,
     out: Annotated[Path, typer.Option(help="folder of the report")] = Path("comparison"),
     nsd_tolerance: Annotated[float, typer.Option(min=0, help="of label maps scored here: mm, or pixels")] = 2.0,
-    empty: Annotated[
-        Literal["exclude", "score"],
-        typer.Option(help="of label maps scored here, a class absent from both masks: leave out, or score as perfect"),
-    ] = "exclude",
+    empty: EmptyOption = "exclude",
     seed: Annotated[int, typer.Option(min=0, help="seed of the resamples")] = 0,
+    images: ImagesOption = None,
+    anonymise: AnonymiseOption = False,
+    anonymise_key: AnonymiseKeyOption = None,
     jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -71,7 +90,10 @@ def compare(
     from selfcfg.engine.scoring.metrics import metrics_of  # noqa: PLC0415
     from selfcfg.engine.scoring.scores import Scoring  # noqa: PLC0415
     from selfcfg.report.comparison import write_comparison  # noqa: PLC0415
+    from selfcfg.report.names import Naming  # noqa: PLC0415
+    from selfcfg.report.page.comparison import Places  # noqa: PLC0415
 
+    refuse_key_alone(anonymise, anonymise_key)
     given = given_systems(systems)
     refuse_baseline(baseline, (one.name for one in given))
     speaker, chosen = Speaker(as_json), metrics_of(split_values(metric))
@@ -83,14 +105,16 @@ def compare(
         extras = Extras(metrics=asked_for(chosen))
         scoring = LabelScoring(references, labels, Scoring(nsd_tolerance, empty, extras), jobs, out / "scores")
     read = [read_system(one, labels, scoring) for one in given]
-    of_cases, source = subjects_of(read, subjects, dataset_json, Workspace.at(workspace))
+    place = Workspace.at(workspace)
+    of_cases, source = subjects_of(read, subjects, dataset_json, place)
     wanted = engine.Wanted(chosen, baseline, margin, of_cases, source, seed)
     found, scores = engine.compare(read, wanted)
-    page = write_comparison(out, found, scores)
-    _tell(speaker, found, page)
+    places = Places(given, out, references, images, dataset_json, place)
+    written = write_comparison(out, found, scores, places, Naming(anonymise, anonymise_key))
+    _tell(speaker, found, written)
 
 
-def _tell(speaker: Speaker, found: Comparison, page: Path) -> None:
+def _tell(speaker: Speaker, found: Comparison, written: Written) -> None:
     """The table of the main metric, what may be concluded, and where the rest is."""
     from selfcfg.report.comparison import pairs_table, scores_table  # noqa: PLC0415
     from selfcfg.report.tables import for_terminal  # noqa: PLC0415
@@ -99,6 +123,7 @@ def _tell(speaker: Speaker, found: Comparison, page: Path) -> None:
     table = pairs_table if found.pairs else scores_table
     speaker.say(for_terminal(table(found, found.metrics[0])))
     speaker.say("\n".join(found.conclusions))
-    speaker.say(f"report: {page}")
+    speaker.say(f"report: {written.page}")
     verdicts = [pair.model_dump(mode="json", exclude_none=True) for pair in found.pairs if pair.family == "main"]
-    speaker.done({"report": str(page), "conclusions": list(found.conclusions), "pairs": verdicts})
+    told = {"report": str(written.page), "markdown": str(written.markdown)}
+    speaker.done({**told, "conclusions": list(found.conclusions), "pairs": verdicts})

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from selfcfg.cli.options import DebugOption, JsonOption, Speaker, WorkspaceOption
+from selfcfg.cli.options import (
+    AnonymiseKeyOption,
+    AnonymiseOption,
+    DebugOption,
+    JobsOption,
+    JsonOption,
+    Speaker,
+    WorkspaceOption,
+    refuse_key_alone,
+)
 from selfcfg.errors import DataError
 from selfcfg.recipes.recipe import Recipe, find_recipe, shipped_recipes
 from selfcfg.records import Record
@@ -106,27 +115,42 @@ def report(
     target: Annotated[
         str, typer.Argument(metavar="RUN_OR_DATASET", help="an experiment folder, or a dataset for all its experiments")
     ],
+    attributes: Annotated[
+        Path | None, typer.Option(help="table with a row a case (site, scanner, sex, age ...): scores by groups")
+    ] = None,
+    readers: Annotated[
+        list[Path] | None, typer.Option(help="folder of another reader's labels of the same cases; repeated")
+    ] = None,
+    anonymise: AnonymiseOption = False,
+    anonymise_key: AnonymiseKeyOption = None,
+    jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Writes report.md with scores and pictures for every experiment that has scores."""
+    """Writes report.html, one file to open and give away, and report.md for every experiment that has scores."""
     from selfcfg.engine.scoring.validation import scored_folds  # noqa: PLC0415
     from selfcfg.project import experiments_of  # noqa: PLC0415
-    from selfcfg.report.report import report_experiment  # noqa: PLC0415
+    from selfcfg.report.names import Naming  # noqa: PLC0415
+    from selfcfg.report.report import Asked, report_experiment  # noqa: PLC0415
 
+    refuse_key_alone(anonymise, anonymise_key)
     speaker, place = Speaker(as_json), Workspace.at(workspace)
+    asked = Asked(attributes, tuple(readers or ()), Naming(anonymise, anonymise_key), jobs)
     folders = experiments_of(target, place)
     reports = []
     for folder in folders:
         if len(folders) > 1 and not scored_folds(folder):
             speaker.say(f"left out: {folder.name}, which has no scores yet")
             continue
-        reports.append(report_experiment(folder, place))
-        speaker.say(f"report: {reports[-1]}")
+        reports.append(report_experiment(folder, place, asked))
+        speaker.say(f"report: {reports[-1].page}")
     if not reports:
         raise DataError(f"report on '{target}'", "no experiment has scores yet", "finish training with --resume")
-    speaker.done({"report": str(reports[0]), "reports": [str(file) for file in reports]})
+    if anonymise_key is not None:
+        speaker.say(f"which case has which name: {anonymise_key} (keep it apart from the report)")
+    every = [str(one.page) for one in reports]
+    speaker.done({"report": every[0], "markdown": str(reports[0].markdown), "reports": every})
 
 
 def doctor(as_json: JsonOption = False, debug: DebugOption = False) -> None:

@@ -72,6 +72,23 @@ SaveProbabilitiesOption = Annotated[
     typer.Option("--save-probabilities", help="also keep the class probabilities of the validation cases, for select"),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is")]
+AnonymiseOption = Annotated[
+    bool, typer.Option("--anonymise", help="name cases by hashes; the report goes into a folder 'anonymised'")
+]
+AnonymiseKeyOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="write which case has which name, to keep; given again, the same names are used"),
+]
+
+
+def refuse_key_alone(anonymise: bool, key: Path | None) -> None:
+    """Raises when a table of names is asked for, but no names.
+
+    Raises:
+        UsageError: says which option is missing.
+    """
+    if key is not None and not anonymise:
+        raise UsageError(f"--anonymise-key {key}", "cases keep their ids", "add --anonymise")
 
 
 _ends: ContextVar[list[dict[str, Any]] | None] = ContextVar("ends", default=None)

@@ -71,7 +71,11 @@ def tell_all(speaker: Speaker, folder: Path, experiments: Sequence[Experiment], 
     for one in experiments:
         scores = cross_validated(one.folder) if scored_folds(one.folder) else None
         dice = scores.foreground_mean["dice"] if scores else None
-        report = str(write_report(one.folder, scores, one.project.dataset, one.plan)) if scores else None
+        report = None
+        if scores:
+            measured = one.project.fingerprint_file
+            written = write_report(one.folder, scores, one.project.dataset, one.plan, fingerprint=measured)
+            report = str(written.page)
         speaker.say(f"{one.folder}: " + ("pretrained" if dice is None else f"Dice {dice:.3f}"))
         ends.append({"run": str(one.folder), "dice": dice, "report": report})
     folds = [f"fold_{fold}" for fold in experiments[0].folds]

@@ -250,13 +250,15 @@ def _tell(
     scores, scored = cross_validated(experiment.folder), scored_folds(experiment.folder)
     if len(scored) > 1:
         speaker.say(f"all finished folds together:\n{scores.table()}")
-    report = write_report(experiment.folder, scores, project.dataset, experiment.plan)
-    speaker.say(f"report: {report}")
+    measured = project.fingerprint_file
+    report = write_report(experiment.folder, scores, project.dataset, experiment.plan, fingerprint=measured)
+    speaker.say(f"report: {report.page}")
     result = {
         "run": str(experiment.folder),
         "folds": [run.path.name for run in scored],
         "dice": scores.foreground_mean["dice"],
-        "report": str(report),
+        "report": str(report.page),
+        "markdown": str(report.markdown),
         **told,
     }
     speaker.done(result, f"selfcfg predict {result['run']} -i INPUT -o OUTPUT")

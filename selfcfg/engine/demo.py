@@ -60,5 +60,7 @@ def run_demo(workspace: Workspace, say: Callable[[str], None]) -> tuple[float, P
     scores = evaluate(root / "labelsTs", predictions, plan.labels, jobs=jobs)
     scores.write(predictions)
     say(f"8. evaluate  {predictions / 'summary.json'}\n{scores.table()}")
-    report = write_report(experiment.folder, cross_validated(experiment.folder), project.dataset, plan)
-    return scores.foreground_mean["dice"] or 0.0, report
+    validated = cross_validated(experiment.folder)
+    measured = project.fingerprint_file
+    report = write_report(experiment.folder, validated, project.dataset, plan, fingerprint=measured)
+    return scores.foreground_mean["dice"] or 0.0, report.page

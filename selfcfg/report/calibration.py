@@ -9,6 +9,7 @@ from selfcfg.engine.calibration.temperature import Temperature
 from selfcfg.engine.prediction.quality import CALIBRATION, QUALITY, Quality
 from selfcfg.engine.scoring.calibration import Reliability
 from selfcfg.files import replacing
+from selfcfg.report.names import Names
 from selfcfg.report.tables import number, table
 
 PICTURE = "reliability.png"
@@ -17,12 +18,13 @@ _BEFORE, _AFTER = "#D55E00", "#0072B2"
 """Of Okabe and Ito's palette, told apart with every colour vision."""
 
 
-def calibration_section(folder: Path, pictures: str) -> str:
+def calibration_section(folder: Path, pictures: Path, names: Names) -> str:
     """The section of an experiment's report, and its picture; empty where nothing was calibrated.
 
     Args:
         folder: of the experiment.
-        pictures: folder in it for pictures.
+        pictures: folder beside the report for its picture.
+        names: what cases are called.
 
     Raises:
         DataError: a file of the calibration cannot be read.
@@ -31,16 +33,18 @@ def calibration_section(folder: Path, pictures: str) -> str:
     if (folder / CALIBRATION).is_file():
         found = Temperature.read(folder / CALIBRATION)
         curves = {"as the networks say": found.before, "with a temperature": found.after}
-        draw_reliability(curves, folder / pictures / PICTURE)
+        draw_reliability(curves, pictures / PICTURE)
         rows = [[name, number(one.ece, 4), number(one.brier, 4), number(one.nll, 4)] for name, one in curves.items()]
         text += [
-            f"Of {found.n_cases} cases, by networks that did not train on them: {found.reason}.",
+            f"Of {found.n_cases} cases, by networks that did not train on them: {names.text(found.reason)}.",
             table(["probabilities", "ECE", "Brier", "NLL"], rows),
-            f"![how often what is believed is true]({pictures}/{PICTURE})",
+            f"![how often what is believed is true]({pictures.name}/{PICTURE})",
         ]
     if (folder / QUALITY).is_file():
         quality = Quality.read(folder / QUALITY)
-        text.append(f"{'Predicted' if quality.is_useful else 'No predicted'} Dice of new cases: {quality.reason}.")
+        text.append(
+            f"{'Predicted' if quality.is_useful else 'No predicted'} Dice of new cases: {names.text(quality.reason)}."
+        )
     return "\n\n".join(["## Calibration", *text]) if text else ""
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.scoring.evaluate import Evaluation
+from selfcfg.engine.scoring.evaluate import Evaluation, one_empty
 from selfcfg.engine.scoring.scores import CaseScores
 from selfcfg.errors import DataError, SelfcfgError
 from selfcfg.fixes import Fixes
 from selfcfg.io import read_case, read_label
+from selfcfg.report.names import PLAIN, Names
 from selfcfg.report.pictures import overlay
 from selfcfg.report.tables import number
 
@@ -53,9 +53,31 @@ def choose(evaluation: Evaluation) -> list[tuple[str, CaseScores]]:
     return [(wanted[rank], ranked[rank]) for rank in sorted(wanted)]
 
 
-def draw(evaluation: Evaluation, dataset: Dataset, folder: Path) -> list[Shown]:
-    """Draws the chosen cases into `folder`; a case that cannot be drawn is reported with the reason."""
-    return [_draw_one(why, case, dataset, folder) for why, case in choose(evaluation)]
+def draw(evaluation: Evaluation, dataset: Dataset, experiment: Path, folder: Path, names: Names = PLAIN) -> list[Shown]:
+    """Draws the chosen cases into `folder`; a case that cannot be drawn is reported with the reason.
+
+    Args:
+        evaluation: scores of the cases.
+        dataset: of their images and references.
+        experiment: of their predictions.
+        folder: for the pictures.
+        names: what cases are called.
+    """
+    drawing = _Drawing(dataset, experiment, folder, names)
+    return [drawing.draw(why, case) for why, case in choose(evaluation)]
+
+
+def failed_cases(evaluation: Evaluation) -> list[CaseScores]:
+    """The cases in which a class was missed or invented altogether."""
+    return [case for case in evaluation.cases if any(one_empty(scores) for scores in case.scores.values())]
+
+
+def renamed(evaluation: Evaluation, names: Names) -> Evaluation:
+    """The evaluation with its cases called as they are in the report."""
+    if not names.is_hidden:
+        return evaluation
+    cases = tuple(case.model_copy(update={"case": names.case(case.case)}) for case in evaluation.cases)
+    return evaluation.model_copy(update={"cases": cases})
 
 
 def failures(evaluation: Evaluation, expected: Iterable[str]) -> list[str]:
@@ -71,35 +93,46 @@ def failures(evaluation: Evaluation, expected: Iterable[str]) -> list[str]:
     return found
 
 
-def _draw_one(why: str, case: CaseScores, dataset: Dataset, folder: Path) -> Shown:
-    scores = ", ".join(f"{name} {number(found.dice)}" for name, found in case.scores.items())
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", case.case) + ".png"
-    try:
-        arrays = read_case(dataset.case(case.case), Fixes.of(dataset.root))
-        if arrays.label is None:
-            raise DataError(f"draw case '{case.case}'", "it has no label", "add one or leave it out")
-        prediction, _ = read_label(_prediction(case, folder.parent))
-        overlay(
-            arrays.image,
-            arrays.label,
-            prediction,
-            arrays.geometry,
-            folder / name,
-            title=f"{case.case} ({why}): Dice {scores}",
-            classes=dataset.labels.value_names,
-        )
-    except SelfcfgError as error:
-        return Shown(case.case, why, scores, None, str(error))
-    return Shown(case.case, why, scores, name)
+def prediction_of(case: CaseScores, experiment: Path) -> Path:
+    """Where the predicted label map lies, or should: also where the experiment was moved after it was scored."""
+    return case.prediction if case.prediction.is_file() else experiment.joinpath(*case.prediction.parts[-3:])
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Draws cases of a dataset with the label maps of an experiment into a folder."""
+
+    dataset: Dataset
+    experiment: Path
+    folder: Path
+    names: Names
+
+    def draw(self, why: str, case: CaseScores) -> Shown:
+        scores = ", ".join(f"{name} {number(found.dice)}" for name, found in case.scores.items())
+        shown, file = self.names.case(case.case), self.names.file_stem(case.case) + ".png"
+        try:
+            arrays = read_case(self.dataset.case(case.case), Fixes.of(self.dataset.root))
+            if arrays.label is None:
+                raise DataError(f"draw case '{case.case}'", "it has no label", "add one or leave it out")
+            prediction, _ = read_label(_prediction(case, self.experiment))
+            overlay(
+                arrays.image,
+                arrays.label,
+                prediction,
+                arrays.geometry,
+                self.folder / file,
+                title=f"{shown} ({why}): Dice {scores}",
+                classes=self.dataset.labels.value_names,
+            )
+        except SelfcfgError as error:
+            return Shown(shown, why, scores, None, self.names.text(error))
+        return Shown(shown, why, scores, file)
 
 
 def _prediction(case: CaseScores, experiment: Path) -> Path:
-    """The predicted label map, also where the experiment was moved after it was scored."""
-    if case.prediction.is_file():
-        return case.prediction
-    moved = experiment.joinpath(*case.prediction.parts[-3:])
-    if not moved.is_file():
+    file = prediction_of(case, experiment)
+    if not file.is_file():
         raise DataError(
             f"prediction of case '{case.case}'", "the file is gone", "train with --resume to predict it again"
         )
-    return moved
+    return file

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from selfcfg.engine.comparison.alignment import MEAN, Aligned
 from selfcfg.engine.comparison.conclusions import probability, value
@@ -16,27 +12,42 @@ from selfcfg.engine.scoring.metrics import METRICS
 from selfcfg.files import write_text
 from selfcfg.kernels.statistics import FEWEST
 from selfcfg.report.comparison_plots import draw_differences, draw_ranks
+from selfcfg.report.names import AS_THEY_ARE, HIDDEN, Naming, Written
+from selfcfg.report.page.comparison import Places, facts_of_comparison
+from selfcfg.report.page.render import write_page
+from selfcfg.report.scores_file import SCORES, cases_table
 from selfcfg.report.tables import cell, number, table
 
-PAGE, SCORES, DIFFERENCES, RANKS = "comparison.md", "cases.csv", "differences.png", "ranks.png"
+PAGE, DIFFERENCES, RANKS = "comparison.md", "differences.png", "ranks.png"
+WHOLE_PAGE = "comparison.html"
 
 
-def write_comparison(folder: Path, found: Comparison, scores: Aligned) -> Path:
-    """The path of comparison.md, written into `folder` with comparison.json, cases.csv and the plots.
+def write_comparison(
+    folder: Path, found: Comparison, scores: Aligned, places: Places | None = None, naming: Naming = AS_THEY_ARE
+) -> Written:
+    """Writes comparison.html, and beside it comparison.md with its plots, comparison.json and cases.csv.
 
     Args:
-        folder: for all of them.
+        folder: for all of them; with hidden names they lie in a folder of their own in it, `HIDDEN`.
         found: what may be said.
         scores: of every case.
+        places: where label maps and images lie; None: no case is shown.
+        naming: what cases are called.
+
+    Raises:
+        UsageError: there is no folder of images where one was given, or the table of names cannot lie where it is to.
     """
-    found.write(folder / FILE)
-    write_text(folder / SCORES, cases_table(scores))
+    place = folder / HIDDEN if naming.anonymise else folder
+    names = naming.names((*scores.cases, *scores.subjects), place)
+    facts = facts_of_comparison(found, scores, places, names)
+    found.write(place / FILE)
+    write_text(place / SCORES, cases_table(scores, names))
     pictures = []
     if found.pairs:
-        draw_differences(found, scores, folder / DIFFERENCES)
+        draw_differences(found, scores, place / DIFFERENCES)
         pictures.append(f"![Paired differences]({DIFFERENCES})")
     if found.rankings:
-        draw_ranks(found, folder / RANKS)
+        draw_ranks(found, place / RANKS)
         pictures.append(f"![Stability of the ranks]({RANKS})")
     sections = [
         f"# Comparison: {cell(', '.join(system.name for system in found.systems))}",
@@ -49,21 +60,10 @@ def write_comparison(folder: Path, found: Comparison, scores: Aligned) -> Path:
         "## How it was made",
         *_making(found),
     ]
-    write_text(folder / PAGE, "\n\n".join(sections) + "\n")
-    return folder / PAGE
-
-
-def cases_table(scores: Aligned) -> str:
-    """Every score that is compared as CSV: a row a case, class and system; empty where it is left out."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", "subject", "class", "system", *scores.values])
-    for row, (case, subject) in enumerate(zip(scores.cases, scores.subjects, strict=True)):
-        for column, name in enumerate(scores.classes):
-            for place, system in enumerate(scores.systems):
-                found = [float(values[place, row, column]) for values in scores.values.values()]
-                writer.writerow([case, subject, name, system, *("" if np.isnan(one) else one for one in found)])
-    return stream.getvalue()
+    write_text(place / PAGE, "\n\n".join(sections) + "\n")
+    written = Written(write_page(place / WHOLE_PAGE, facts), place / PAGE)
+    naming.keep(names)
+    return written
 
 
 def scores_table(found: Comparison, metric: str) -> str:

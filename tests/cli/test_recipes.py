@@ -127,7 +127,7 @@ def test_predict_report_and_export_take_the_folder_of_the_recipe(selfcfg, done: 
     predicted = selfcfg("predict", folder, "-i", images, "-o", tmp_path / "out")
     assert (predicted.code, len(predicted.result["done"])) == (0, 2)
     reported = selfcfg("report", folder, "--workspace", done)
-    assert reported.result["report"] == str(folder / "finetune" / "report.md")
+    assert reported.result["report"] == str(folder / "finetune" / "report.html")
     assert selfcfg("export", folder, "--to", "nnunet", "--out", tmp_path / "model", "--workspace", done).code == 0
 
 

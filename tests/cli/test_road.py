@@ -111,7 +111,7 @@ def test_folds_trained_one_by_one_are_scored_and_reported_together(selfcfg, plan
     selfcfg("train", 901, "--fold", 0, "--name", "unscored", *SETS, *place)
     (run.parent / f"{run.name}__unscored" / "fold_0" / "validation" / "summary.json").unlink()
     reported = selfcfg("report", 901, "--workspace", planned)
-    assert reported.result["reports"] == [str(run / "report.md")]
+    assert reported.result["reports"] == [str(run / "report.html")]
     assert "left out" in reported.err
     assert len(selfcfg("predict", 901, "-i", "nowhere", "-o", "out", "--workspace", planned).err.splitlines()) > 2
 

@@ -12,6 +12,7 @@ from selfcfg.engine.scoring.calibration import Reliability
 from selfcfg.errors import DataError
 from selfcfg.kernels.calibration import top_label
 from selfcfg.report.calibration import calibration_section
+from selfcfg.report.names import PLAIN
 from tests.engine.test_calibrate import simulated
 
 
@@ -35,9 +36,9 @@ def made(folder: Path) -> None:
 
 
 def test_what_was_calibrated_is_told_with_a_picture(tmp_path: Path) -> None:
-    assert calibration_section(tmp_path, "pictures") == ""
+    assert calibration_section(tmp_path, tmp_path / "pictures", PLAIN) == ""
     made(tmp_path)
-    text = calibration_section(tmp_path, "pictures")
+    text = calibration_section(tmp_path, tmp_path / "pictures", PLAIN)
     assert "## Calibration" in text
     assert "probabilities are less sure" in text
     assert "Predicted Dice of new cases: on folds left out it errs by" in text
@@ -47,4 +48,4 @@ def test_what_was_calibrated_is_told_with_a_picture(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / CALIBRATION).write_text("{")
     with pytest.raises(DataError, match=r"calibration\.json"):
-        calibration_section(tmp_path, "pictures")
+        calibration_section(tmp_path, tmp_path / "pictures", PLAIN)

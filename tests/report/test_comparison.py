@@ -35,7 +35,7 @@ SYSTEMS = [system("<b>new</b>", 0.1, 0), system("old", 0.0, 1), system("older", 
 
 
 def written(folder: Path, systems: list[System], **wanted: object) -> str:
-    return write_comparison(folder, *compare(systems, Wanted(**wanted))).read_text(encoding="utf-8")
+    return write_comparison(folder, *compare(systems, Wanted(**wanted))).markdown.read_text(encoding="utf-8")
 
 
 def test_sentences_come_before_tables_and_pictures(tmp_path: Path) -> None:
@@ -55,6 +55,7 @@ def test_sentences_come_before_tables_and_pictures(tmp_path: Path) -> None:
         assert part in text
     assert "<b>" not in text and str(tmp_path) not in text
     assert {file.name for file in tmp_path.iterdir()} == {
+        "comparison.html",
         "comparison.json",
         "comparison.md",
         "cases.csv",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "matplotlib", "pandas", "skimage", "lightning_fabric")
+HEAVY = ("torch", "numpy", "scipy", "SimpleITK", "nibabel", "matplotlib", "jinja2", "skimage", "lightning_fabric")
 
 LOOK = """
 import sys
@@ -26,7 +26,7 @@ sys.stderr.write("loaded:" + ",".join(name for name in {heavy!r} if name in sys.
 @pytest.mark.parametrize(
     "action",
     [
-        "import selfcfg, selfcfg.cli, selfcfg.io, selfcfg.kernels, selfcfg.nets, selfcfg.engine, selfcfg.report",
+        "import selfcfg, selfcfg.cli, selfcfg.io, selfcfg.kernels, selfcfg.nets, selfcfg.engine, selfcfg.report.page",
         "from selfcfg.cli import main; sys.argv = ['selfcfg', '--help']; main()",
         "from selfcfg.cli import main; sys.argv = ['selfcfg', 'train', '--help']; main()",
         "from selfcfg.cli import main; sys.argv = ['selfcfg', 'no-such-command']; main()",

@@ -113,10 +113,10 @@ def _read(path: Path, labels: LabelSchema | None, scoring: LabelScoring | None, 
         return _summary(path, labels)
     if not path.is_dir():
         raise UsageError(asked, "there is no such folder", _WHAT_IT_MAY_BE)
-    if _is_run(path):
+    if is_run(path):
         return "experiment", scored_of(pooled(path)), RunRecord.read(fold_folders(path)[0].record).dataset
     folds = sorted(path.glob(f"fold_*/validation/{SUMMARY}"))
-    predictions = _label_maps([file.parent for file in folds] or [path])
+    predictions = label_maps([file.parent for file in folds] or [path])
     if scoring is not None and predictions:
         return "label maps scored here", scored_of(score_here(asked, predictions, scoring, name)), ""
     own = [file for file in (path / SUMMARY, path / "validation" / SUMMARY) if file.is_file()][:1]
@@ -152,7 +152,8 @@ def scored_of(evaluation: Evaluation) -> Scored:
     )
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Whether a folder is an experiment, a recipe's or a fold's."""
     return (
         (path / "run.json").is_file()
         or (path / RECIPE).is_file()
@@ -160,8 +161,8 @@ def _is_run(path: Path) -> bool:
     )
 
 
-def _label_maps(folders: list[Path]) -> dict[str, Path]:
-    """The label maps of folders by case; none where there are none."""
+def label_maps(folders: list[Path]) -> dict[str, Path]:
+    """The label maps of folders by case; empty where there are none."""
     found: dict[str, Path] = {}
     for folder in folders:
         if any(ending_in(file.name) for file in folder.iterdir() if file.is_file()):

@@ -287,7 +287,7 @@ def _averaged(cases: Iterable[CaseScores], classes: Sequence[str], common: Mappi
         foreground_mean={metric: _mean(scores[metric] for scores in means.values()) for metric in metrics},
         mean=means,
         n_excluded={name: sum(one.dice is None for one in scores) for name, scores in by_class.items()},
-        n_one_empty={name: sum(_one_empty(one) for one in scores) for name, scores in by_class.items()},
+        n_one_empty={name: sum(one_empty(one) for one in scores) for name, scores in by_class.items()},
         n_cases=len(cases),
         lesions=lesions,
         cases=tuple(cases),
@@ -295,7 +295,8 @@ def _averaged(cases: Iterable[CaseScores], classes: Sequence[str], common: Mappi
     )
 
 
-def _one_empty(scores: ClassScores) -> bool:
+def one_empty(scores: ClassScores) -> bool:
+    """Whether a class was missed or invented altogether."""
     return (scores.tp + scores.fn == 0) != (scores.tp + scores.fp == 0)
 
 
