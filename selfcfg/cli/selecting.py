@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -20,6 +21,7 @@ from selfcfg.cli.options import (
 )
 from selfcfg.cli.training import plan_and_train
 from selfcfg.parallel import default_jobs
+from selfcfg.workspace import Workspace
 
 if TYPE_CHECKING:
     from selfcfg.engine.selection.records import Selection
@@ -52,7 +54,7 @@ def select(
     from selfcfg.engine.selection.select import Wanted  # noqa: PLC0415
 
     wanted = Wanted(name, rule, not no_postprocessing, keep_probabilities, device, jobs, seed)
-    _select(Speaker(as_json), open_project(dataset, workspace), wanted, {})
+    _select(Speaker(as_json), open_project(dataset, workspace), wanted, Workspace.at(workspace), {})
 
 
 @wraps(plan_and_train)
@@ -67,20 +69,23 @@ def run(**given: Any) -> None:
         speaker.done(ends[0], f"selfcfg train {project.name} --init {ends[0]['run']}")
         return
     wanted = Wanted(device=given["device"], jobs=given["jobs"] or default_jobs())
-    _select(speaker, project, wanted, ends[0])
+    _select(speaker, project, wanted, Workspace.at(given["workspace"]), ends[0])
 
 
 run.__doc__ = "Does plan-and-train, then select, and ends with the report."
 
 
-def _select(speaker: Speaker, project: Project, wanted: Wanted, told: dict[str, Any]) -> None:
+def _select(speaker: Speaker, project: Project, wanted: Wanted, place: Workspace, told: dict[str, Any]) -> None:
+    """Chooses, and writes the report that was there before once more, with what was chosen."""
     from selfcfg.engine.selection import select as engine  # noqa: PLC0415
+    from selfcfg.report.report import report_experiment  # noqa: PLC0415
 
     folder, selection = engine.select(project, wanted)
     speaker.say(_summary(selection))
     speaker.say(f"model: {folder}; all that was compared, and why: {folder / 'selection.md'}")
     if told.get("report"):
-        speaker.say(f"report: {told['report']}")
+        report = report_experiment(Path(told["report"]).parent, place)
+        speaker.say(f"report: {report.page}")
     answer = {**told, "model": str(folder), "dice": selection.dice}
     speaker.done(answer, f"selfcfg predict {project.name} -i INPUT -o OUTPUT")
 

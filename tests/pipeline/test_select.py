@@ -322,6 +322,7 @@ def test_run_trains_selects_and_reports(workspace: Path, command: Answer) -> Non
     assert code == 0, told
     assert Path(answer["model"], "model.json").is_file() and Path(answer["report"]).is_file()
     assert answer["dice"] == json.loads(Path(answer["model"], "selection.json").read_text())["dice"]
+    assert "Selected model" in Path(answer["report"]).read_text(encoding="utf-8")
     assert probabilities(workspace) == []
     assert told.count("next: ") == 1 and "next: selfcfg predict" in told
 
