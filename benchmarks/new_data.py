@@ -11,7 +11,6 @@ adopted after it, the size of the page and the seconds of each step. The page st
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,15 +97,15 @@ def benchmarked(name: str, data: Path, work: Path) -> dict[str, Any]:
     results = work / "results" / dataset
     for configuration in task.configurations:
         experiment = results / f"supervised__standard__{configuration}"
-        seconds[f"report {configuration}"] = timed("report", experiment)
+        seconds[f"report {configuration}"] = timed("report", experiment, *workspace)
     selection = read_json(results / "selected" / "selection.json")
     candidates = {one["name"]: {"dice": one["dice"], "why": one["why"]} for one in selection["candidates"]}
     pages = {file.parent.name: file.stat().st_size for file in sorted(results.glob("*/report.html"))}
     return {
         "settings": {**STEPS, **task.configurations},
         "candidates": candidates,
-        "chosen": selection["chosen"],
-        "postprocessing": json.loads(json.dumps(selection["postprocessing"])),
+        "model": selection["model"],
+        "postprocessing": selection["postprocessing"],
         "dice": selection["dice"],
         "page_bytes": pages,
         "seconds": seconds,

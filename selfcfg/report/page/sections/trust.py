@@ -60,7 +60,7 @@ def selection(facts: Facts) -> Section | None:
     rows = [
         (
             weighted(one),
-            "chosen" if one.chosen else "",
+            "yes" if one.chosen else "no",
             number(one.dice, 4),
             number(one.score, 4) + _ends(one.interval),
             f"{one.difference:+.4f}" + _ends(one.difference_interval, signed=True),
@@ -68,14 +68,14 @@ def selection(facts: Facts) -> Section | None:
         )
         for one in made.candidates
     ]
-    heads = ("candidate", "", "Dice", "by subject (95 %)", "to the best (95 %)", "time to predict")
+    heads = ("candidate", "chosen", "Dice", "by subject (95 %)", "to the best (95 %)", "time to predict")
     blocks: list[Block] = [
         Text(f"The model that predicts new images of this dataset: {chosen}", "lead"),
         Table(f"Candidates on {counts}", heads, tuple(rows), numbers_from=2),
     ]
     if made.postprocessing:
         steps = [_step(one) for one in made.postprocessing]
-        heads = ("of", "", "components that stay", "before", "after", "gain (95 %)")
+        heads = ("of", "adopted", "components that stay", "before", "after", "gain (95 %)")
         blocks.append(Table("What was tried after it", heads, tuple(steps), numbers_from=3))
     elif made.postprocessing_note:
         blocks.append(Text(made.postprocessing_note, "note"))
@@ -85,7 +85,7 @@ def selection(facts: Facts) -> Section | None:
 def _step(one: Tuned) -> tuple[str, ...]:
     return (
         one.target or "all foreground",
-        "adopted" if one.adopted else "",
+        "yes" if one.adopted else "no",
         "; ".join(map(str, one.steps)) or "all of them",
         number(one.before, 4),
         number(one.after, 4),
