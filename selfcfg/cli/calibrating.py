@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from selfcfg.cli.inference import is_run, only_experiment
-from selfcfg.cli.options import DebugOption, DeviceOption, JsonOption, SeedOption, Speaker, WorkspaceOption
+from selfcfg.cli.options import (
+    DebugOption,
+    DeviceOption,
+    JobsOption,
+    JsonOption,
+    SeedOption,
+    Speaker,
+    WorkspaceOption,
+)
 from selfcfg.workspace import Workspace
 
 
@@ -18,6 +26,7 @@ def calibrate(
     ],
     seed: SeedOption = 0,
     device: DeviceOption = None,
+    jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -27,7 +36,7 @@ def calibrate(
 
     speaker, place = Speaker(as_json), Workspace.at(workspace)
     folder = Path(run) if is_run(run) else only_experiment(run, place, "calibrate")
-    found = fit(folder, place, device=device, seed=seed)
+    found = fit(folder, place, device=device, jobs=jobs, seed=seed)
     temperature, quality = found.temperature, found.quality
     speaker.say(temperature.reason)
     what = "predicted Dice" if quality.is_useful else "no predicted Dice"

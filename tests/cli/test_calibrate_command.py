@@ -20,10 +20,10 @@ def test_calibrate_then_predict(selfcfg, planned: Path) -> None:
     place = ["--workspace", planned, "--jobs", 1]
     train = ["train", "901", "-c", "2d", "--fold", "0,1", *SETS, *place]
     experiment = Path(selfcfg(*train).result["run"])
-    assert selfcfg("calibrate", "901", "--workspace", planned).code == 0
+    assert selfcfg("calibrate", "901", *place).code == 0
     stored = json.loads((experiment / "calibration.json").read_text())
     assert sum(stored["before"]["count"]) == pytest.approx(stored["n_voxels"])
-    assert not list(experiment.glob("fold_*/.calibration")), "probabilities that were made for this are gone"
+    assert not list(experiment.glob("fold_*/validation/*.npz")), "probabilities that were made for this are gone"
     quality = json.loads((experiment / "quality.json").read_text())
     assert not quality["is_useful"]
     assert "too few" in quality["reason"]

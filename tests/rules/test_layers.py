@@ -25,6 +25,7 @@ LAYERS = {
     5: "selfcfg.engine.training selfcfg.interop selfcfg.report selfcfg.engine.selection.records",
     6: "selfcfg.engine.choice selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.folds "
     "selfcfg.engine.forecasting selfcfg.engine.recipes selfcfg.engine.label_efficiency selfcfg.engine.selection "
+    "selfcfg.engine.calibration.calibrate "
     "selfcfg.engine.demo selfcfg.testing",
     7: "selfcfg.cli selfcfg.__main__",
 }

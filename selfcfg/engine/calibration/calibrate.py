@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfcfg.dataset import Dataset
-from selfcfg.engine.calibration.out_of_fold import out_of_fold
 from selfcfg.engine.calibration.quality import Scored, fit_quality
 from selfcfg.engine.calibration.temperature import OutOfFold, Temperature, temperature_of
 from selfcfg.engine.prediction.probabilities import read_probabilities
@@ -15,7 +15,9 @@ from selfcfg.engine.prediction.quality import CALIBRATION, QUALITY, Features, Qu
 from selfcfg.engine.prediction.uncertainty import uncertainty_of
 from selfcfg.engine.scoring.scores import CaseScores
 from selfcfg.engine.scoring.tables import comma_separated
-from selfcfg.engine.scoring.validation import pooled, scored_folds
+from selfcfg.engine.scoring.validation import pooled, remove_passing, scored_folds
+from selfcfg.engine.selection.entrants import Entrant, entrant_of
+from selfcfg.engine.selection.held_out import held_out
 from selfcfg.files import hash_file, write_text
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.fixes import Fixes
@@ -24,6 +26,7 @@ from selfcfg.kernels.calibration import tempered
 from selfcfg.kernels.crop import nonzero_box
 from selfcfg.plan import Plan
 from selfcfg.progress import progress
+from selfcfg.project import Project
 from selfcfg.runs import RunRecord
 from selfcfg.workspace import Workspace
 
@@ -41,7 +44,9 @@ class Calibrated:
     quality_file: Path
 
 
-def calibrate(folder: Path, workspace: Workspace, *, device: str | None = None, seed: int = 0) -> Calibrated:
+def calibrate(
+    folder: Path, workspace: Workspace, *, device: str | None = None, jobs: int = 1, seed: int = 0
+) -> Calibrated:
     """Fits temperature and score of quality on the validation cases of an experiment, and writes both into its folder.
 
     `selfcfg.load_model` finds them there. The features of a case are those of its tempered probabilities.
@@ -50,6 +55,7 @@ def calibrate(folder: Path, workspace: Workspace, *, device: str | None = None, 
         folder: an experiment whose folds are finished and scored; several are better, one will do.
         workspace: with its dataset.
         device: to predict probabilities on that are not there; None: the best there is.
+        jobs: processes at most.
         seed: of the voxels that are drawn, and of the permutations.
 
     Raises:
@@ -59,10 +65,11 @@ def calibrate(folder: Path, workspace: Workspace, *, device: str | None = None, 
     scores = {case.case: case for case in pooled(folder).cases}
     runs = scored_folds(folder)
     record, plan = RunRecord.read(runs[0].record), Plan.read(runs[0].plan)
-    dataset = Dataset.open(workspace.dataset_folder(record.dataset))
+    project = Project.of(workspace, record.dataset)
+    dataset, experiment = project.dataset, runs[0].path.parent
     weights = {run.path.name: hash_file(run.final) for run in runs}
-    experiment = runs[0].path.parent
-    with out_of_fold(runs, scores, dataset, device) as cases:
+    entrant = entrant_of(experiment.name, experiment, "calibrate")
+    with _out_of_fold(project, entrant, scores, device, jobs) as cases:
         fitted = temperature_of(cases, plan.labels, seed=seed, fixes=Fixes.of(dataset.root))
         fitted = fitted.model_copy(update={"weights": weights})
         scored = _scored(cases, scores, dataset, plan, _Experiment(experiment, fitted.temperature))
@@ -71,6 +78,22 @@ def calibrate(folder: Path, workspace: Workspace, *, device: str | None = None, 
     quality.write(experiment / QUALITY)
     _write_cases(experiment / CASES, scored)
     return Calibrated(fitted, quality, experiment / CALIBRATION, experiment / QUALITY)
+
+
+@contextmanager
+def _out_of_fold(
+    project: Project, entrant: Entrant, scores: Mapping[str, CaseScores], device: str | None, jobs: int
+) -> Iterator[list[OutOfFold]]:
+    """The cases with the files of their probabilities, which are removed at the end unless training kept them."""
+    files = held_out(project, entrant, sorted(scores), keeping="passing", device=device, jobs=jobs)
+    found = []
+    for case, one in files.items():
+        known, fold = project.dataset.case(case), entrant.run_of[case].path.name
+        if known.label is not None:
+            found.append(OutOfFold(case, known.subject, fold, one.probabilities, one.labels, known.label))
+    yield found
+    for run in entrant.runs:
+        remove_passing(run)
 
 
 @dataclass(frozen=True)

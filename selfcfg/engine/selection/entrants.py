@@ -102,15 +102,15 @@ def weights_of_folds(entrant: Entrant) -> dict[str, str]:
     return {run.path.name: hash_file(run.final) for run in entrant.runs}
 
 
-def entrant_of(name: str, folder: Path) -> Entrant:
-    """An experiment with the folds that are finished.
+def entrant_of(name: str, folder: Path, doing: str = "select") -> Entrant:
+    """An experiment with the folds that are finished; `doing` is for messages.
 
     Raises:
         DataError: it only pretrains, no fold is finished, or the folds do not belong together.
     """
     runs = [run for run in fold_folders(folder) if run.path.name.removeprefix("fold_").isdigit()]
     records = {run.path.name: RunRecord.read(run.record) for run in runs}
-    asked = f"select {name}"
+    asked = f"{doing} {name}"
     if not any(record.segments for record in records.values()):
         raise DataError(asked, "it only pretrains")
     finished = [run for run in runs if records[run.path.name].status == "finished" and run.final.is_file()]
