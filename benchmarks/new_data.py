@@ -5,12 +5,14 @@
 DIR of ``--data`` holds ``hippocampus`` (200 cases, `2d` and `3d_fullres`) and ``cxr_lung/montgomery`` (138 pictures).
 Trainings are 60 steps a fold, enough to see the road and far too few to be good. Each finished dataset is a row in
 ``benchmarks/results/new_data.jsonl`` with the cross-validated Dice of each candidate, what was chosen and why, what was
-adopted after it, the size of the page and the seconds of each step. The page stays in ``--work``.
+adopted after it, what calibration found, the size of the page and the seconds of each step. The page stays in
+``--work``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from studying import ours
 from selfcfg.files import read_json, write_json
 
 RESULTS = "new_data.jsonl"
+RANKS = ("rank_correlation", "rank_p")
 STEPS = {"epochs": 3, "iterations_per_epoch": 20, "validation_iterations": 2}
 
 
@@ -92,11 +95,20 @@ def benchmarked(name: str, data: Path, work: Path) -> dict[str, Any]:
     for configuration, settings in task.configurations.items():
         sets = [word for key, value in {**STEPS, **settings}.items() for word in ("--set", f"{key}={value}")]
         how = ["-c", configuration, "--fold", "all", "--resume", "--save-probabilities", *sets]
-        seconds[f"train {configuration}"] = timed("train", task.number, *how, *workspace)
+        ours("train", task.number, *how, *workspace)
     seconds["select"] = timed("select", task.number, *workspace)
-    results = work / "results" / dataset
+    results, calibrated = work / "results" / dataset, {}
     for configuration in task.configurations:
         experiment = results / f"supervised__standard__{configuration}"
+        seconds[f"train {configuration}"] = trained_seconds(experiment)
+        seconds[f"calibrate {configuration}"] = timed("calibrate", experiment, *workspace)
+        temperature, quality = (read_json(experiment / f"{name}.json") for name in ("calibration", "quality"))
+        calibrated[configuration] = {
+            "temperature": temperature["temperature"],
+            "ece": [temperature[when]["ece"] for when in ("before", "after")],
+            "nll": [temperature[when]["nll"] for when in ("before", "after")],
+            "quality": {name: quality[name] for name in ("is_useful", "error", "error_of_mean", "p", *RANKS)},
+        }
         seconds[f"report {configuration}"] = timed("report", experiment, *workspace)
     selection = read_json(results / "selected" / "selection.json")
     candidates = {one["name"]: {"dice": one["dice"], "why": one["why"]} for one in selection["candidates"]}
@@ -107,9 +119,16 @@ def benchmarked(name: str, data: Path, work: Path) -> dict[str, Any]:
         "model": selection["model"],
         "postprocessing": selection["postprocessing"],
         "dice": selection["dice"],
+        "calibrated": calibrated,
         "page_bytes": pages,
         "seconds": seconds,
     }
+
+
+def trained_seconds(experiment: Path) -> float:
+    """Of all folds, without the prediction of validation cases."""
+    logs = [file.read_text(encoding="utf-8").splitlines() for file in experiment.glob("fold_*/log.jsonl")]
+    return round(sum(json.loads(line)["seconds"] for log in logs for line in log), 1)
 
 
 def timed(*words: object) -> float:

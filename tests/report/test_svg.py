@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
@@ -61,3 +62,15 @@ def test_the_bars_of_a_histogram_count_every_value() -> None:
     assert [one for one in told if one.endswith("of 5")] == ["5 of 5"]
     lefts = [float(bar.get("x") or "") for bar in root.findall(".//rect")]
     assert all(a < b for a, b in pairwise(lefts))
+
+
+def test_names_of_curves_stand_side_by_side_as_far_as_there_is_room() -> None:
+    points = [(0.0, 0.1), (0.055, 0.6)]
+    drawing = curves(
+        [Line(name, points) for name in ("as the networks say", "ideal")], "confidence", "accuracy", "label"
+    )
+    ends = [float(x) for x in re.findall(r'x="([\d.]+)" y="14[.0]*" text-anchor="end"', drawing.markup)]
+    assert len(ends) == 2 and ends[1] - ends[0] > 5 * 8
+    assert ">0.02<" in drawing.markup, "an axis that is not of whole numbers has ticks between them"
+    many = curves([Line(f"a rather long name {number}", points) for number in range(9)], "x", "y", "label")
+    assert 0 < len(re.findall(r'y="14[.0]*" text-anchor="end"', many.markup)) < 9

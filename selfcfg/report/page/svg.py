@@ -15,8 +15,8 @@ _LEFT, _RIGHT, _ROW = 168, 16, 34
 _AXIS = 44
 _LONGEST = 21
 _CURVES_LEFT = 56
-_KEY, _MAX_KEYS = 64, 8
-"""Width of the name of a curve, and how many are named."""
+_LETTER, _GAP = 8.4, 16
+"""Width of a letter of a name of a curve, and between two names."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +135,17 @@ def curves(lines: Sequence[Line], x_title: str, y_title: str, label: str) -> Dra
     x_scale = _Scale.over([x for x, _ in known], Axis(x_title), _CURVES_LEFT, WIDTH - _RIGHT, padding=0.02)
     y_scale = _Scale.over([y for _, y in known], Axis(y_title), bottom - 4, 24)
     svg = _svg(height, label)
-    _draw_axis(svg, x_scale, Axis(x_title), bottom, begin=_CURVES_LEFT, whole=True)
+    is_whole = all(float(x).is_integer() for x, _ in known)
+    _draw_axis(svg, x_scale, Axis(x_title), bottom, begin=_CURVES_LEFT, whole=is_whole)
     for place in _ticks(y_scale.low, y_scale.high):
         _line(svg, _CURVES_LEFT, y_scale.at(place), WIDTH - _RIGHT, y_scale.at(place), kind="grid")
         _text(svg, _CURVES_LEFT - 8, y_scale.at(place) + 4, f"{place:g}", "end")
     _text(svg, 4, 14, y_title, "start", kind="axis-title")
-    for number, line in enumerate(lines):
+    keys = _key_places([line.name for line in lines])
+    for line, place in zip(lines, keys, strict=True):
         group = ET.SubElement(svg, "g", {"class": f"color-{line.color % 4}"})
-        if number < _MAX_KEYS:
-            _text(group, WIDTH - _RIGHT - _KEY * (min(len(lines), _MAX_KEYS) - 1 - number), 14, line.name, "end")
+        if place is not None:
+            _text(group, place, 14, line.name, "end")
         ET.SubElement(group, "title").text = line.name
         attributes = {"class": "curve dashed" if line.is_dashed else "curve"}
         for stretch in _stretches(line.points):
@@ -221,6 +223,14 @@ def _thinned(marks: Sequence[Mark], most: int) -> list[Mark]:
         return list(marks)
     ranked = sorted(marks, key=lambda mark: mark.value)
     return [ranked[round(place * (len(ranked) - 1) / (most - 1))] for place in range(most)]
+
+
+def _key_places(names: Sequence[str]) -> list[float | None]:
+    """Where the name of each line ends, the last one at the right; None for the last ones where there is no room."""
+    widths = [_LETTER * len(name) + _GAP for name in names]
+    fitting = next((n for n in range(len(names), 0, -1) if sum(widths[:n]) < WIDTH - _RIGHT - _CURVES_LEFT), 0)
+    ends = [WIDTH - _RIGHT - sum(widths[number + 1 : fitting]) for number in range(fitting)]
+    return [*ends, *[None] * (len(names) - fitting)]
 
 
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:

@@ -37,10 +37,13 @@ def _temperature(found: Temperature, facts: Facts) -> Iterator[Block]:
     heads = ("probabilities", "calibration error (ECE)", "Brier score", "log likelihood, negative")
     yield Table("Probabilities near the structures; lower is better", heads, tuple(rows))
     lines = [svg.Line(name, _points(one), color=place) for place, (name, one) in enumerate(curves.items())]
-    ideal = svg.Line("as often true as believed", [(0.0, 0.0), (1.0, 1.0)], color=len(lines), is_dashed=True)
+    ideal = svg.Line("ideal", [(0.0, 0.0), (1.0, 1.0)], color=len(lines), is_dashed=True)
     drawing = svg.curves([*lines, ideal], "confidence", "accuracy", "Accuracy by confidence")
     if drawing is not None:
-        yield Plot(drawing, "How often what is believed is true. Below the dashed line the networks are too sure.")
+        yield Plot(
+            drawing,
+            "How often what is believed is true. Below the dashed line, which is ideal, the networks are too sure.",
+        )
 
 
 def _points(one: Reliability) -> Sequence[tuple[float, float | None]]:
