@@ -141,11 +141,10 @@ def curves(lines: Sequence[Line], x_title: str, y_title: str, label: str) -> Dra
         _line(svg, _CURVES_LEFT, y_scale.at(place), WIDTH - _RIGHT, y_scale.at(place), kind="grid")
         _text(svg, _CURVES_LEFT - 8, y_scale.at(place) + 4, f"{place:g}", "end")
     _text(svg, 4, 14, y_title, "start", kind="axis-title")
-    keys = _key_places([line.name for line in lines])
-    for line, place in zip(lines, keys, strict=True):
+    for line, end in zip(lines, _key_ends([line.name for line in lines]), strict=True):
         group = ET.SubElement(svg, "g", {"class": f"color-{line.color % 4}"})
-        if place is not None:
-            _text(group, place, 14, line.name, "end")
+        if end is not None:
+            _text(group, end, 14, line.name, "end")
         ET.SubElement(group, "title").text = line.name
         attributes = {"class": "curve dashed" if line.is_dashed else "curve"}
         for stretch in _stretches(line.points):
@@ -225,7 +224,7 @@ def _thinned(marks: Sequence[Mark], most: int) -> list[Mark]:
     return [ranked[round(place * (len(ranked) - 1) / (most - 1))] for place in range(most)]
 
 
-def _key_places(names: Sequence[str]) -> list[float | None]:
+def _key_ends(names: Sequence[str]) -> list[float | None]:
     """Where the name of each line ends, the last one at the right; None for the last ones where there is no room."""
     widths = [_LETTER * len(name) + _GAP for name in names]
     fitting = next((n for n in range(len(names), 0, -1) if sum(widths[:n]) < WIDTH - _RIGHT - _CURVES_LEFT), 0)
