@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import permutations
 
 from selfcfg.records import Record
 
@@ -35,14 +36,18 @@ class Geometry(Record):
 
     @property
     def orientation(self) -> str:
-        """Where each array axis (z, y, x) points, nearest anatomical letter each: "SPL" is the identity in LPS."""
+        """Where each array axis (z, y, x) points, as anatomical letters: "SPL" is the identity in LPS.
+
+        Each axis has another pair of letters, also where an image lies obliquely: those that are nearest all together.
+        """
         letters = ("LR", "PA", "SI")
-        code = ""
-        for axis in (2, 1, 0):
-            column = [self.direction[3 * row + axis] for row in range(3)]
-            row = max(range(3), key=lambda index: abs(column[index]))
-            code += letters[row][0 if column[row] >= 0 else 1]
-        return code
+
+        def along(rows: tuple[int, ...]) -> float:
+            return sum(abs(self.direction[3 * row + axis]) for row, axis in zip(rows, (2, 1, 0), strict=True))
+
+        rows = max(permutations((2, 1, 0)), key=along)
+        signs = [self.direction[3 * row + axis] for row, axis in zip(rows, (2, 1, 0), strict=True)]
+        return "".join(letters[row][0 if sign >= 0 else 1] for row, sign in zip(rows, signs, strict=True))
 
     @property
     def voxel_volume(self) -> float:

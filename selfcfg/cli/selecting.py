@@ -20,6 +20,7 @@ from selfcfg.cli.options import (
     open_project,
 )
 from selfcfg.cli.training import plan_and_train
+from selfcfg.errors import UsageError
 from selfcfg.parallel import default_jobs
 from selfcfg.workspace import Workspace
 
@@ -53,6 +54,8 @@ def select(
     """Chooses experiment, ensemble and post-processing by cross-validation; predict with the dataset then uses them."""
     from selfcfg.engine.selection.select import Wanted  # noqa: PLC0415
 
+    if name is not None and (set(name) & set("/\\") or name in ("", ".", "..")):
+        raise UsageError(f"--name '{name}'", "it cannot be part of a folder's name", "give one without slashes")
     wanted = Wanted(name, rule, not no_postprocessing, keep_probabilities, device, jobs, seed)
     _select(Speaker(as_json), open_project(dataset, workspace), wanted, Workspace.at(workspace), {})
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selfcfg.dataset import Dataset
+from selfcfg.engine.comparison.alignment import Aligned
 from selfcfg.engine.scoring.evaluate import Evaluation, one_empty
 from selfcfg.engine.scoring.scores import CaseScores
 from selfcfg.errors import DataError, SelfcfgError
@@ -76,8 +77,30 @@ def renamed(evaluation: Evaluation, names: Names) -> Evaluation:
     """The evaluation with its cases called as they are in the report."""
     if not names.is_hidden:
         return evaluation
-    cases = tuple(case.model_copy(update={"case": names.case(case.case)}) for case in evaluation.cases)
-    return evaluation.model_copy(update={"cases": cases})
+    cases = [case.model_copy(update={"case": names.case(case.case)}) for case in shuffled(evaluation, names).cases]
+    return evaluation.model_copy(update={"cases": tuple(cases)})
+
+
+def shuffled(evaluation: Evaluation, names: Names) -> Evaluation:
+    """The evaluation with its cases in the order of their names, so that the order of hidden ones tells no id."""
+    if not names.is_hidden:
+        return evaluation
+    cases = sorted(evaluation.cases, key=lambda case: names.case(case.case))
+    return evaluation.model_copy(update={"cases": tuple(cases)})
+
+
+def shuffled_scores(scores: Aligned, names: Names) -> Aligned:
+    """The same of the scores of systems."""
+    if not names.is_hidden:
+        return scores
+    order = sorted(range(len(scores.cases)), key=lambda place: names.case(scores.cases[place]))
+    return replace(
+        scores,
+        cases=tuple(scores.cases[place] for place in order),
+        subjects=tuple(scores.subjects[place] for place in order),
+        values={metric: values[:, order] for metric, values in scores.values.items()},
+        runs={metric: values[:, order] for metric, values in scores.runs.items()},
+    )
 
 
 def failures(evaluation: Evaluation, expected: Iterable[str]) -> list[str]:
@@ -125,7 +148,8 @@ class _Drawing:
                 classes=self.dataset.labels.value_names,
             )
         except SelfcfgError as error:
-            return Shown(shown, why, scores, None, self.names.text(error))
+            why_not = "an image, its reference or the prediction cannot be read"
+            return Shown(shown, why, scores, None, why_not if self.names.is_hidden else self.names.text(error))
         return Shown(shown, why, scores, file)
 
 

@@ -11,6 +11,7 @@ from selfcfg.engine.comparison.records import FILE, Comparison, NoWorse, Pair, R
 from selfcfg.engine.scoring.metrics import METRICS
 from selfcfg.files import write_text
 from selfcfg.kernels.statistics import FEWEST
+from selfcfg.report.cases import shuffled_scores
 from selfcfg.report.comparison_plots import draw_differences, draw_ranks
 from selfcfg.report.names import AS_THEY_ARE, HIDDEN, Naming, Written
 from selfcfg.report.page.comparison import Places, facts_of_comparison
@@ -39,6 +40,7 @@ def write_comparison(
     """
     place = folder / HIDDEN if naming.anonymise else folder
     names = naming.names((*scores.cases, *scores.subjects), place)
+    scores = shuffled_scores(scores, names)
     facts = facts_of_comparison(found, scores, places, names)
     found.write(place / FILE)
     write_text(place / SCORES, cases_table(scores, names))

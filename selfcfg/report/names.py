@@ -19,7 +19,7 @@ HIDDEN = "anonymised"
 """Folder beside a report for one that names no case."""
 
 _DIGITS, _MORE_DIGITS = 8, 16
-_PATH = re.compile(r"(?<![\w.<>/\\~-])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s/\\'\"<>|]+(?:[/\\][^\s/\\'\"<>|]*)*")
+_PATH = re.compile(r"(?<![\w.<>/\\~-])(?:file:/+|~?/|[A-Za-z]:[\\/]|\\\\)[^\s/\\'\"<>|]+(?:[/\\][^\s/\\'\"<>|]*)*")
 _WHOLE_PATH = re.compile(r"^(?:~?/\S|~$|[A-Za-z]:[\\/]|\\\\|file:|\.\.?[/\\])")
 
 
@@ -86,8 +86,14 @@ class Names:
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
+        """Ids between letters and digits; those without a letter look like numbers, which reports are full of."""
         ids = sorted(filter(None, self.shown), key=len, reverse=True)
-        return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, ids)) + r")(?!\w)")
+        words, numbers = (
+            "|".join(re.escape(one) for one in ids if bool(re.search("[A-Za-z]", one)) == has_letter) or r"(?!)"
+            for has_letter in (True, False)
+        )
+        named = r"(?<=case )|(?<=subject )|(?<=')|(?<=[/\\])"
+        return re.compile(rf"(?<![A-Za-z0-9])(?:{words})(?![A-Za-z0-9])|(?:{named})(?:{numbers})(?![A-Za-z0-9])")
 
 
 PLAIN = Names()

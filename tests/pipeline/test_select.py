@@ -23,6 +23,8 @@ from selfcfg.engine.prediction.loading import load_model
 from selfcfg.engine.prediction.postprocessing import Step, postprocessed
 from selfcfg.engine.prediction.selected import SelectedModel, load_selected
 from selfcfg.engine.scoring import validation
+from selfcfg.engine.selection.entrants import Entrant
+from selfcfg.engine.selection.held_out import held_out
 from selfcfg.engine.selection.select import Wanted, select
 from selfcfg.errors import DataError, UsageError
 from selfcfg.io import read_label
@@ -274,6 +276,36 @@ def test_an_experiment_that_lacks_a_fold_is_left_out_by_name(workspace: Path, co
     assert set(found["left_out"]) == {"supervised__standard__2d"}
     assert "have not validated" in found["left_out"]["supervised__standard__2d"]
     assert [one["name"] for one in found["candidates"]] == ["supervised__standard__3d_fullres"]
+
+
+def test_an_experiment_of_other_splits_is_left_out_by_name(workspace: Path, command: Answer) -> None:
+    runs = [experiment(workspace, "2d") / f"fold_{fold}" / "run.json" for fold in (0, 1)]
+    first, second = (RunRecord.read(run) for run in runs)
+    first.model_copy(update={"validation": (*first.validation, second.validation[0])}).write(runs[0])
+    second.model_copy(update={"validation": second.validation[1:]}).write(runs[1])
+    code, answer, told = command("select", 901, "--jobs", 1, "--workspace", workspace)
+    assert code == 0, told
+    found = json.loads((Path(answer["model"]) / "selection.json").read_text())
+    assert ["other splits" in why for why in found["left_out"].values()] == [True]
+    assert len(found["candidates"]) == 1
+
+
+def test_an_experiment_that_can_no_longer_predict_is_left_out_by_name(
+    workspace: Path, command: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(project: Project, entrant: Entrant, *rest: Any, **how: Any) -> Any:
+        if entrant.name.endswith("2d"):
+            raise DataError("predict", "its first stage was trained again since", "train it again")
+        return held_out(project, entrant, *rest, **how)
+
+    monkeypatch.setattr("selfcfg.engine.selection.select.held_out", refused)
+    code, answer, told = command("select", 901, "--jobs", 1, "--workspace", workspace)
+    assert code == 0, told
+    found = json.loads((Path(answer["model"]) / "selection.json").read_text())
+    assert found["left_out"] == {"supervised__standard__2d": "its first stage was trained again since"}
+    assert probabilities(workspace) == []
+    code, _, told = command("select", 901, "--name", "a/b", "--workspace", workspace)
+    assert code == 2 and "without slashes" in told
 
 
 def test_nothing_to_choose_from_is_an_error(workspace: Path, command: Answer) -> None:

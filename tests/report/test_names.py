@@ -47,5 +47,15 @@ def test_ids_are_left_out_of_texts_as_whole_words() -> None:
     assert text == f"{names.case('a1')} and {names.case('a1_b')}, but not a12 ({names.case('a1')})"
 
 
+def test_ids_with_something_after_them_and_those_that_are_numbers() -> None:
+    names = Names.hidden(["ward_7", "012", "50"], b"k" * 32)
+    ward, number = names.case("ward_7"), names.case("012")
+    assert names.text("imagesTr/ward_7_0000.nii.gz") == f"imagesTr/{ward}_0000.nii.gz"
+    numbers = "better by 0.012 (0.012 to 0.50) over 50 cases"
+    assert names.text(numbers) == numbers
+    assert names.text("case 012 and '012'") == f"case {number} and '{number}'"
+    assert names.text("see file:///home/jane/x here") == "see (a path) here"
+
+
 def test_a_file_name_of_a_case_cannot_lead_elsewhere() -> None:
     assert PLAIN.file_stem("../../etc/passwd") == "______etc_passwd"

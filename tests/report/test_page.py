@@ -184,6 +184,26 @@ def test_hidden_names_leave_no_id_in_any_file(road: Road, tmp_path: Path) -> Non
     assert report_experiment(road.folder, road.workspace, asked).page.read_text(encoding="utf-8") == first
 
 
+def test_the_order_of_hidden_cases_tells_no_id(road: Road) -> None:
+    made = report_experiment(road.folder, road.workspace, Asked(naming=Naming(anonymise=True)))
+    rows = [line.split(",")[0] for line in (made.page.parent / "cases.csv").read_text().splitlines()[1:]]
+    assert rows == sorted(rows) and len(set(rows)) == 8
+    marks = list(dict.fromkeys(re.findall(r"<title>(case-[0-9a-f]+)", made.page.read_text(encoding="utf-8"))))
+    assert marks == sorted(marks) and len(marks) == 8
+
+
+def test_folds_that_are_not_finished_are_not_told_as_trained(road: Road) -> None:
+    run = road.folder / "fold_1" / "run.json"
+    RunRecord.read(run).model_copy(update={"status": "running"}).write(run)
+    settings = {"epochs": 12, "iterations_per_epoch": 5}
+    run = road.folder / "fold_0" / "run.json"
+    RunRecord.read(run).model_copy(update={"settings": settings}).write(run)
+    text = Page(written(road)).text
+    assert "1 fold (0) of a cross-validation was trained" in text
+    assert "trained up to 12 epochs (ended after 3) of 5 steps" in text
+    assert "1 fold alone is scored: a part of the dataset" in text
+
+
 def test_without_a_key_every_report_has_names_of_its_own(road: Road) -> None:
     asked = Asked(naming=Naming(anonymise=True))
     names = []

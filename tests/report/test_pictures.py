@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from selfcfg.geometry import FLAT_SPACING, Geometry
 from selfcfg.report.pictures import choose_view, overlay
@@ -40,6 +41,15 @@ def test_a_body_looks_the_same_however_its_axes_are_stored(order: tuple[int, ...
         view = choose_view((turned >= 4 * 63) & (turned < 5 * 63), turned < 0, geometry)
         assert view.cut(turned).tolist() == volume[4].tolist()
         assert (view.edges, view.pixel_mm) == (plain.edges, plain.pixel_mm)
+
+
+def test_oblique_volumes_have_another_pair_of_letters_along_each_axis() -> None:
+    volume = np.zeros((4, 5, 6), bool)
+    for rotation in Rotation.random(200, random_state=0).as_matrix():
+        direction = tuple(float(value) for value in rotation.ravel())
+        geometry = Geometry(shape=volume.shape, spacing=(1.0, 1.0, 1.0), direction=direction)
+        assert sorted("LPS"["LPSRAI".index(one) % 3] for one in geometry.orientation) == ["L", "P", "S"]
+        assert choose_view(volume, volume, geometry).edges
 
 
 def test_isotropic_volumes_are_cut_axially_and_thick_slices_along_the_slices() -> None:

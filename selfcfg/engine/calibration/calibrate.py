@@ -22,7 +22,6 @@ from selfcfg.files import hash_file, write_text
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.fixes import Fixes
 from selfcfg.io import read_case, read_label
-from selfcfg.kernels.calibration import tempered
 from selfcfg.kernels.crop import nonzero_box
 from selfcfg.plan import Plan
 from selfcfg.progress import progress
@@ -49,7 +48,8 @@ def calibrate(
 ) -> Calibrated:
     """Fits temperature and score of quality on the validation cases of an experiment, and writes both into its folder.
 
-    `selfcfg.load_model` finds them there. The features of a case are those of its tempered probabilities.
+    `selfcfg.load_model` finds them there. The features of a case are those of its probabilities
+    without the temperature: stored in half precision, the smallest of them are lost, which a temperature would blow up.
 
     Args:
         folder: an experiment whose folds are finished and scored; several are better, one will do.
@@ -72,7 +72,7 @@ def calibrate(
     with _out_of_fold(project, entrant, scores, device, jobs) as cases:
         fitted = temperature_of(cases, plan.labels, seed=seed, fixes=Fixes.of(dataset.root))
         fitted = fitted.model_copy(update={"weights": weights})
-        scored = _scored(cases, scores, dataset, plan, _Experiment(experiment, fitted.temperature))
+        scored = _scored(cases, scores, dataset, plan, _facts_of(experiment))
     quality = fit_quality(scored, weights, seed)
     fitted.write(experiment / CALIBRATION)
     quality.write(experiment / QUALITY)
@@ -85,7 +85,8 @@ def _out_of_fold(
     project: Project, entrant: Entrant, scores: Mapping[str, CaseScores], device: str | None, jobs: int
 ) -> Iterator[list[OutOfFold]]:
     """The cases with the files of their probabilities, which are removed at the end unless training kept them."""
-    files = held_out(project, entrant, sorted(scores), keeping="passing", device=device, jobs=jobs)
+    known_cases = {case.id for case in project.dataset.cases}
+    files = held_out(project, entrant, sorted(known_cases & set(scores)), keeping="passing", device=device, jobs=jobs)
     found = []
     for case, one in files.items():
         known, fold = project.dataset.case(case), entrant.run_of[case].path.name
@@ -96,17 +97,9 @@ def _out_of_fold(
         remove_passing(run)
 
 
-@dataclass(frozen=True)
-class _Experiment:
-    """What of an experiment makes features."""
-
-    folder: Path
-    temperature: float
-
-    @property
-    def facts(self) -> Fingerprint | None:
-        file = self.folder / "fingerprint.json"
-        return Fingerprint.read(file) if file.is_file() else None
+def _facts_of(experiment: Path) -> Fingerprint | None:
+    file = experiment / "fingerprint.json"
+    return Fingerprint.read(file) if file.is_file() else None
 
 
 def _scored(
@@ -114,25 +107,24 @@ def _scored(
     scores: Mapping[str, CaseScores],
     dataset: Dataset,
     plan: Plan,
-    experiment: _Experiment,
+    facts: Fingerprint | None,
 ) -> list[Scored]:
     """The cases that have a Dice, with their features."""
-    found, facts = [], experiment.facts
+    found = []
     with progress("features", len(cases)) as step:
         for case in cases:
             dice = scores[case.case].mean("dice")
             if dice is not None:
-                features = _features(case, dataset, plan, facts, experiment.temperature)
+                features = _features(case, dataset, plan, facts)
                 found.append(Scored(case.case, case.subject, case.fold, dice, features))
             step(case.case)
     return found
 
 
-def _features(case: OutOfFold, dataset: Dataset, plan: Plan, facts: Fingerprint | None, temperature: float) -> Features:
+def _features(case: OutOfFold, dataset: Dataset, plan: Plan, facts: Fingerprint | None) -> Features:
     labels, geometry = read_label(case.prediction)
     asked = f"calibrate case '{case.case}'"
-    stored = read_probabilities(case.probabilities, asked, plan.labels, labels.shape)
-    probabilities = stored if temperature == 1 else tempered(stored, temperature, exclusive=not plan.labels.has_regions)
+    probabilities = read_probabilities(case.probabilities, asked, plan.labels, labels.shape)
     features = features_of(labels, uncertainty_of(probabilities, labels, plan.labels), geometry, plan, facts)
     image = read_case(dataset.case(case.case), Fixes.of(dataset.root)).image
     _, box = nonzero_box(image.transpose(0, *(axis + 1 for axis in plan.axis_order)))

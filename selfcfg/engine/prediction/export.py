@@ -67,6 +67,7 @@ def export(
     if probabilities and not labels.has_regions:
         stack[0] = 1
     doubts, differences = (None, None) if uncertainty is None else uncertainty.cropped(info)
+    plain = uncertainty.untempered.cropped(info)[0] if uncertainty is not None and uncertainty.untempered else None
     for index, pair in enumerate(_pairs(_checked(slabs), _Grid.of(info, spacing), labels.n_outputs)):
         plane = _painted(pair, labels) if labels.has_regions else _largest(pair)
         cropped[index] = plane.cpu().numpy()
@@ -78,6 +79,9 @@ def export(
             stack_cropped[:, index] = values.half().cpu().numpy()
         if uncertainty is not None and doubts is not None:
             uncertainty.add(doubts, index, values, plane)
+            if uncertainty.untempered is not None and plain is not None:
+                as_said = probabilities_of(logits, 0, exclusive=not labels.has_regions, temperature=1)
+                uncertainty.untempered.add(plain, index, as_said, plane)
         if differences is not None:
             differences[index] = pair.logits(labels.n_outputs).cpu().numpy()
     return full, stack if probabilities else None

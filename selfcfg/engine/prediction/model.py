@@ -187,7 +187,11 @@ class Model:
 
         def exported(slabs: Iterator[Tensor]) -> Prediction:
             slabs = _told(slabs, info) if told else slabs
-            unsure = Gathering(info.geometry.shape, schema, disagreement=asked is not None) if uncertainty else None
+            unsure = None
+            if uncertainty:
+                shape = info.geometry.shape
+                plain = None if self.temperature == 1 else Gathering(shape, schema)
+                unsure = Gathering(shape, schema, disagreement=asked is not None, untempered=plain)
             labels, stack = export(
                 slabs,
                 info,

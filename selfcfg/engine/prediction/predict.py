@@ -240,7 +240,7 @@ class _Job:
         """Writes the table of how good predictions are likely to be, where something is known, or was."""
         if self.uncertainty is None and not self.has_quality:
             return []
-        return write_quality_table(self.output, self.ledger, self.model.quality)
+        return write_quality_table(self.output, self.ledger, self.model.quality, self.maker)
 
     def _own_table(self, name: str, is_ours: bool, is_wanted: bool) -> bool:
         """Whether there is a table already; somebody else's is kept."""

@@ -133,6 +133,7 @@ def features_of(
     ``volume_distance``: mean over classes of the absolute log(volume / median volume of the training cases), one voxel
     more each.
     ``components``: mean over the predicted classes of the log of the number of connected components.
+    All are of the probabilities without a temperature, as they were fitted.
     ``disagreement_foreground``: where it was asked for; it is told, not used: out of fold there is but one network.
 
     Args:
@@ -143,15 +144,16 @@ def features_of(
         facts: fingerprint of the training cases.
     """
     foreground = labels != 0
-    entropy, count = uncertainty.entropy, int(foreground.sum())
+    said = uncertainty.untempered or uncertainty
+    entropy, count = said.entropy, int(foreground.sum())
     border = _border(foreground)
-    expected = [dice for one in uncertainty.volumes.values() if (dice := one.expected_dice) is not None]
+    expected = [dice for one in said.volumes.values() if (dice := one.expected_dice) is not None]
     found: Features = {
         "expected_dice": fmean(expected) if expected else 0.0,
         "entropy_foreground": _mean(entropy, foreground),
         "entropy_border": _mean(entropy, border),
         "uncertain_share": math.log1p(int((entropy > UNSURE).sum()) / max(1, count)),
-        "volume_distance": _volume_distance(uncertainty, geometry, plan, facts),
+        "volume_distance": _volume_distance(said, geometry, plan, facts),
         "components": _components(labels, plan),
     }
     if uncertainty.disagreement is not None:

@@ -53,16 +53,18 @@ def holds_features(ledger: Ledger) -> bool:
     return any(entry.features for entry in ledger.entries().values())
 
 
-def write_quality_table(folder: Path, ledger: Ledger, quality: Quality | None) -> list[Row]:
+def write_quality_table(folder: Path, ledger: Ledger, quality: Quality | None, maker: str) -> list[Row]:
     """Writes the table of all finished cases of a folder, whole or not at all, and gives its rows, the doubtful first.
 
     Args:
         folder: of the predictions.
         ledger: of the folder.
         quality: what the features are worth; None: they are only told.
+        maker: of the predictions that it holds for; features of others are only told.
     """
     known = {case: entry for case, entry in ledger.entries().items() if entry.output and entry.features}
-    rows = sorted((Row.of(case, entry, quality) for case, entry in known.items()), key=Row.order)
+    scored = (Row.of(case, one, quality if one.maker == maker else None) for case, one in known.items())
+    rows = sorted(scored, key=Row.order)
     if not rows:
         (folder / TABLE).unlink(missing_ok=True)
         return []

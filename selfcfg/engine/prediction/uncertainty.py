@@ -63,11 +63,14 @@ class Uncertainty:
         disagreement: (Z, Y, X) how far the networks and mirrored copies disagree, see
             `selfcfg.engine.prediction.sliding.slide`; on the scale of the entropy. None where it was not asked for.
         volumes: by class or region.
+        untempered: the same of probabilities without a temperature, which is what quality is told by; None where there
+            is none.
     """
 
     entropy: Map
     disagreement: Map | None
     volumes: Mapping[str, SoftVolume]
+    untempered: Uncertainty | None = None
 
     def maps(self) -> dict[str, Map]:
         """The maps by name."""
@@ -111,7 +114,8 @@ def uncertainty_of_mean(
     """How unsure the weighted mean of several models is, and how far all their networks and mirrored copies disagree.
 
     The disagreement is the entropy of the mean less the weighted mean of what each network by itself is unsure of,
-    which for a member is its entropy less its disagreement.
+    which for a member is about its entropy less its disagreement: its entropy is of averaged logits, its disagreement
+    of averaged probabilities. What this carries beyond 0 and 1 is cut off.
 
     Args:
         probabilities: (n_outputs, Z, Y, X), the mean.
@@ -120,12 +124,14 @@ def uncertainty_of_mean(
         members: the weight of each and how unsure it is; weights add up to 1.
     """
     found = uncertainty_of(probabilities, prediction, labels)
+    if len(members) == 1:
+        return replace(found, disagreement=members[0][1].disagreement)
     alone = np.zeros_like(found.entropy)
     for weight, one in members:
         if one.disagreement is None:
             return found
         alone += weight * (one.entropy - one.disagreement)
-    return replace(found, disagreement=np.maximum(found.entropy - alone, 0))
+    return replace(found, disagreement=np.clip(found.entropy - alone, 0, 1))
 
 
 class Gathering:
@@ -135,9 +141,18 @@ class Gathering:
         shape: (Z, Y, X) of the file.
         labels: meaning of the outputs.
         disagreement: whether it is told, too.
+        untempered: takes in the same planes without a temperature; None: there is none.
     """
 
-    def __init__(self, shape: tuple[int, ...], labels: LabelSchema, *, disagreement: bool = False) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        labels: LabelSchema,
+        *,
+        disagreement: bool = False,
+        untempered: Gathering | None = None,
+    ) -> None:
+        self.untempered = untempered
         self.entropy = np.zeros(shape, np.float32)
         self.disagreement = np.zeros(shape, np.float32) if disagreement else None
         self._labels = labels
@@ -169,4 +184,5 @@ class Gathering:
     def finished(self) -> Uncertainty:
         """The uncertainty of the planes that were taken in."""
         volumes = {name: SoftVolume(round(voxels), own, total) for name, (voxels, own, total) in self._sums.items()}
-        return Uncertainty(self.entropy, self.disagreement, volumes)
+        plain = None if self.untempered is None else self.untempered.finished()
+        return Uncertainty(self.entropy, self.disagreement, volumes, plain)

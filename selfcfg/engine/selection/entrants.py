@@ -111,7 +111,7 @@ def entrant_of(name: str, folder: Path, doing: str = "select") -> Entrant:
     runs = [run for run in fold_folders(folder) if run.path.name.removeprefix("fold_").isdigit()]
     records = {run.path.name: RunRecord.read(run.record) for run in runs}
     asked = f"{doing} {name}"
-    if not any(record.segments for record in records.values()):
+    if records and not any(record.segments for record in records.values()):
         raise DataError(asked, "it only pretrains")
     finished = [run for run in runs if records[run.path.name].status == "finished" and run.final.is_file()]
     if not finished:
@@ -146,11 +146,18 @@ def _unlike(one: Entrant, most: Entrant, with_labels: set[str]) -> str:
     mine, theirs = (with_labels & set(entrant.fold_of) for entrant in (one, most))
     if missing := sorted(theirs - mine):
         return f"its finished folds have not validated {listed(missing)}, which {most.name} has"
+    if _parts(one, with_labels) != _parts(most, with_labels):
+        return f"its folds are of other splits than those of {most.name}"
     if _meaning(one.plan.labels) != _meaning(most.plan.labels):
         return f"its labels are not those of {most.name}"
     if len(one.plan.channels) != len(most.plan.channels):
         return f"its images have other channels than those of {most.name}"
     return ""
+
+
+def _parts(entrant: Entrant, with_labels: set[str]) -> set[frozenset[str]]:
+    """The cases that were validated together."""
+    return {frozenset(with_labels & set(record.validation)) for record in entrant.records} - {frozenset()}
 
 
 def _meaning(labels: LabelSchema) -> Mapping[str, object]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
+from selfcfg.engine.prediction.ledger import FOLDER as LEDGER
 from selfcfg.engine.prediction.postprocessing import parts_of
 from selfcfg.engine.prediction.selected import MODEL, SelectedMember, SelectedModel, selected_folder
 from selfcfg.engine.scoring.validation import Keeping, remove_passing
 from selfcfg.engine.selection.component_tables import Predicted, component_tables
 from selfcfg.engine.selection.entrants import Entrant, compared_cases, find_entrants, weights_of_folds
 from selfcfg.engine.selection.greedy import cross_fitted, greedy_counts
-from selfcfg.engine.selection.held_out import held_out, tell_space
+from selfcfg.engine.selection.held_out import HeldOut, held_out, tell_space
 from selfcfg.engine.selection.records import Candidate, Kind, Rule, Selection, Unit
 from selfcfg.engine.selection.trials import (
     CaseFiles,
@@ -33,12 +34,13 @@ from selfcfg.engine.selection.trials import (
 )
 from selfcfg.engine.selection.tuning import Outcome, Trialled, tune
 from selfcfg.engine.selection.verdict import judged
-from selfcfg.errors import DataError, counted
+from selfcfg.errors import DataError, UsageError, counted
 from selfcfg.image_files import RASTER_ENDINGS, ending_in
 from selfcfg.io import read_header
 from selfcfg.kernels.statistics import FEWEST
 from selfcfg.progress import say
 from selfcfg.project import Project
+from selfcfg.runs import RunFolder
 
 _SCRATCH = ".trials-"
 """How the folder begins that holds what trials need, for as long as they go on."""
@@ -112,10 +114,7 @@ def select(project: Project, wanted: Wanted) -> tuple[Path, Selection]:
         keeping = "none"
     else:
         tell_space(entrants, {case: read_header(references[case])[1].shape for case in contest.cases})
-    said = [
-        held_out(project, one, contest.cases, keeping=keeping, device=wanted.device, jobs=wanted.jobs)
-        for one in entrants
-    ]
+    contest, said = _said(contest, keeping, wanted)
     files = [
         CaseFiles(case, references[case], tuple(one[case] for one in said), labels.n_outputs) for case in contest.cases
     ]
@@ -150,10 +149,33 @@ def select(project: Project, wanted: Wanted) -> tuple[Path, Selection]:
     selection.write_whole(folder)
     model.write(folder / MODEL)
     if not wanted.keep_probabilities:
-        for entrant in entrants:
-            for run in entrant.runs:
-                remove_passing(run)
+        for ledger in project.results.rglob(f"fold_*/validation/{LEDGER}"):
+            remove_passing(RunFolder(ledger.parents[1]))
     return folder, selection
+
+
+def _said(contest: _Contest, keeping: Keeping, wanted: Wanted) -> tuple[_Contest, list[dict[str, HeldOut]]]:
+    """What every experiment says of the cases; the contest is without those that can no longer say it.
+
+    Raises:
+        SelfcfgError: none can, or it was stopped.
+    """
+    left_out = dict(contest.left_out)
+    said: list[tuple[Entrant, dict[str, HeldOut]]] = []
+    for one in contest.entrants:
+        try:
+            made = held_out(
+                contest.project, one, contest.cases, keeping=keeping, device=wanted.device, jobs=wanted.jobs
+            )
+        except (DataError, UsageError) as error:
+            if not said and one == contest.entrants[-1]:
+                raise
+            left_out[one.name] = error.found
+            say(f"left out: {one.name}: {error.found}")
+            continue
+        said.append((one, made))
+    kept = replace(contest, entrants=tuple(one for one, _ in said), left_out=left_out)
+    return kept, [made for _, made in said]
 
 
 def _contest(project: Project) -> _Contest:

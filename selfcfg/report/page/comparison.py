@@ -19,7 +19,7 @@ from selfcfg.fixes import Fixes
 from selfcfg.image_files import image_files
 from selfcfg.labels import LabelSchema
 from selfcfg.plan import Plan
-from selfcfg.report.cases import prediction_of
+from selfcfg.report.cases import prediction_of, shuffled
 from selfcfg.report.names import Names
 from selfcfg.report.page.blocks import Viewer
 from selfcfg.report.page.facts import Facts
@@ -74,6 +74,7 @@ def facts_of_comparison(found: Comparison, scores: Aligned, places: Places | Non
     if setting is not None:
         chosen = _chosen(scores, sources, setting)
         viewers = viewers_of(chosen, setting.labels, setting.channels, names) if chosen else ()
+    evaluation = sources[0].evaluation if alone and sources else None
     return Facts(
         title=title,
         subtitle=f"{found.cases} cases of {found.subjects} subjects ({names.text(found.subjects_from)})",
@@ -81,7 +82,7 @@ def facts_of_comparison(found: Comparison, scores: Aligned, places: Places | Non
         names=names,
         found=found,
         scores=scores,
-        evaluation=sources[0].evaluation if alone and sources else None,
+        evaluation=evaluation if evaluation is None else shuffled(evaluation, names),
         viewers=viewers,
         sources=tuple((system.name, system.kind) for system in found.systems),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from selfcfg.dataset import Dataset
@@ -18,7 +19,7 @@ from selfcfg.errors import SelfcfgError
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.fixes import Fixes
 from selfcfg.plan import Plan
-from selfcfg.report.cases import choose, failed_cases, prediction_of
+from selfcfg.report.cases import choose, failed_cases, prediction_of, shuffled, shuffled_scores
 from selfcfg.report.names import Names
 from selfcfg.report.page.blocks import Viewer
 from selfcfg.report.page.facts import Experiment, Facts, Rivals
@@ -67,15 +68,18 @@ def facts_of_experiment(folder: Path, evaluation: Evaluation, experiment: Experi
         experiment: how it was trained.
         names: what cases are called.
     """
-    record = experiment.record
+    record, evaluation = experiment.record, shuffled(evaluation, names)
     found, scores = _scores(evaluation, _subjects(experiment.dataset))
+    rivals = experiment.rivals
+    if rivals is not None and rivals.scores is not None:
+        experiment = replace(experiment, rivals=replace(rivals, scores=shuffled_scores(rivals.scores, names)))
     return Facts(
         title=experiment.dataset.name,
         subtitle=f"{record.trainer}, {record.configuration}, planner {record.planner}",
         folder=folder,
         names=names,
         found=found,
-        scores=scores,
+        scores=None if scores is None else shuffled_scores(scores, names),
         evaluation=evaluation,
         viewers=_viewers(folder, evaluation, experiment.dataset, names),
         experiment=experiment,

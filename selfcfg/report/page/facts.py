@@ -68,9 +68,16 @@ class Experiment:
         return self.plan.configuration(self.record.configuration)
 
     @property
+    def cases(self) -> tuple[str, ...]:
+        """Those that some fold trained on or validated; of an imported model, those of the dataset."""
+        used = {case for _, record in self.folds for case in (*record.train, *record.validation)}
+        return tuple(sorted(used)) or tuple(case.id for case in self.dataset.cases)
+
+    @property
     def n_subjects(self) -> int:
-        """People in the dataset."""
-        return len({case.subject for case in self.dataset.cases})
+        """People whose cases these are."""
+        subjects = {case.id: case.subject for case in self.dataset.cases}
+        return len({subjects.get(case, case) for case in self.cases})
 
 
 @dataclass(frozen=True)

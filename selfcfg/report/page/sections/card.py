@@ -27,6 +27,14 @@ def card(facts: Facts) -> Section | None:
     return Section("card", "Model card", (*blocks, Text(source, "note")))
 
 
+def _by_fold(experiment: Experiment) -> str:
+    """How many of them each network saw."""
+    counts = sorted({len(record.train) for _, record in experiment.folds if record.train})
+    if not counts:
+        return ""
+    return f", of which a network was trained on {' to '.join(map(str, {counts[0]: 0, counts[-1]: 0}))}"
+
+
 def _model(experiment: Experiment) -> Iterator[tuple[str, str]]:
     record, plan = experiment.record, experiment.plan
     yield (
@@ -40,8 +48,8 @@ def _model(experiment: Experiment) -> Iterator[tuple[str, str]]:
     yield "Output", f"label maps of {listed(plan.labels.targets, 24)}"
     yield (
         "Trained on",
-        f"{experiment.dataset.name}: {counted(len(experiment.dataset.cases), 'case')} of "
-        f"{counted(experiment.n_subjects, 'subject')}",
+        f"{experiment.dataset.name}: {counted(len(experiment.cases), 'case')} of "
+        f"{counted(experiment.n_subjects, 'subject')}{_by_fold(experiment)}",
     )
     for key in ("licence", "license", "reference"):
         told = (experiment.dataset.description.model_extra or {}).get(key)

@@ -22,7 +22,7 @@ def data(facts: Facts) -> Section | None:
     plan = experiment.plan
     in_mm = times(plan.median_spacing) + " mm" if plan.dimensions == 3 else "none: 2D pictures"
     items = [
-        ("Cases", f"{len(experiment.dataset.cases)} of {counted(experiment.n_subjects, 'subject')}"),
+        ("Cases", f"{len(experiment.cases)} of {counted(experiment.n_subjects, 'subject')}"),
         ("Channels", listed(plan.channels, 12)),
         ("Classes", listed(plan.labels.targets, 24) + (" (overlapping)" if plan.labels.has_regions else "")),
         ("Median size", f"{times(plan.median_shape)} voxels after cropping"),

@@ -20,6 +20,9 @@ _NORMALIZATION = {
     "rgb_to_0_1": "divided by 255",
 }
 
+_INSIDE = ", inside what is not zero alone, the rest staying 0"
+"""Of a channel that is normalised within the mask."""
+
 _NAMES = {
     "dice": "the Dice coefficient",
     "nsd": "the normalised surface distance",
@@ -45,7 +48,10 @@ def _trained(experiment: Experiment) -> Iterator[str]:
     configuration, settings = experiment.configuration, experiment.record.settings
     network = configuration.topology
     schemes = dict(zip(plan.channels, configuration.normalization, strict=True))
-    told = "; ".join(f"{name}: {_NORMALIZATION[scheme]}" for name, scheme in schemes.items())
+    told = "; ".join(
+        f"{name}: {_NORMALIZATION[scheme]}{_INSIDE * masked}"
+        for (name, scheme), masked in zip(schemes.items(), configuration.use_mask_for_norm, strict=True)
+    )
     spacing = (
         f"resampled to {times(configuration.spacing)} mm" if plan.dimensions == 3 else "taken at their own resolution"
     )
@@ -54,7 +60,7 @@ def _trained(experiment: Experiment) -> Iterator[str]:
         f"A {network.kind} U-Net with {network.n_stages} stages ({network.features[0]} to {max(network.features)} "
         f"feature maps, "
         f"{configuration.dimensions}D) was configured by selfcfg {record.versions.get('selfcfg', '')} (planner "
-        f"“{plan.planner}”, {plan.memory_gb:g} GB) from {counted(len(experiment.dataset.cases), 'case')} of "
+        f"“{plan.planner}”, {plan.memory_gb:g} GB) from {counted(len(experiment.cases), 'case')} of "
         f"{counted(experiment.n_subjects, 'subject')}. Images were {spacing}; intensities were normalised by channel "
         f"({told}). "
         f"The network saw patches of {times(patch)} voxels, "
@@ -67,9 +73,11 @@ def _trained(experiment: Experiment) -> Iterator[str]:
 
 def _validated(experiment: Experiment) -> Iterator[str]:
     """How cases were divided, as far as the records tell."""
-    validated = [record for _, record in experiment.folds if record.validation]
-    if not validated:
+    if not any(record.validation for _, record in experiment.folds):
         yield "No case was held out for validation."
+        return
+    validated = [record for _, record in experiment.folds if record.fold in experiment.scored]
+    if not validated:
         return
     subjects = {case.id: case.subject for case in experiment.dataset.cases}
     shared = 0
@@ -91,7 +99,12 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
     if epochs and steps:
         rate, optimizer = settings.get("learning_rate"), settings.get("optimizer")
         how = f" ({optimizer}, initial learning rate {rate:g})" if rate and optimizer else ""
-        yield f"The strategy “{record.trainer}” trained {epochs} epochs of {steps} steps{how}, seed {record.seed}."
+        yield (
+            f"The strategy “{record.trainer}” trained {_epochs(experiment, epochs)} of {steps} steps{how}, seed "
+            f"{record.seed}."
+        )
+    if record.previous is not None:
+        yield "With each image the network saw the label map that a first network had predicted of it (a cascade)."
     if record.label_fraction < 1:
         yield f"Labels of {100 * record.label_fraction:g} % of the training subjects were used."
     if record.init is None and record.origin is None:
@@ -103,6 +116,14 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
         yield f"It learnt from {counted(len(record.teachers), 'teacher')}."
     if record.stage is not None:
         yield f"It is the stage “{record.stage.stage}” of the recipe “{record.stage.recipe}”."
+
+
+def _epochs(experiment: Experiment, planned: int) -> str:
+    """Of the folds that are finished, as their logs have it."""
+    done = sorted({len(experiment.logs[fold]) for fold in experiment.scored} - {0})
+    if not done or done == [planned]:
+        return f"{planned} epochs"
+    return f"up to {planned} epochs (ended after {' to '.join(map(str, {done[0]: 0, done[-1]: 0}))})"
 
 
 def _scored(facts: Facts) -> Iterator[str]:

@@ -68,8 +68,9 @@ def _caveats(facts: Facts) -> Iterator[str]:
     experiment = facts.experiment
     if experiment is not None:
         yield "Each case was predicted by the fold's network that did not train on it: this is internal validation."
-        if len(experiment.scored) == 1:
-            yield "One fold alone is scored, so the numbers are of a part of the dataset."
+        if len(experiment.scored) == 1 or len(experiment.scored) < len(experiment.folds):
+            folds = counted(len(experiment.scored), "fold")
+            yield f"{folds} alone {'is' if len(experiment.scored) == 1 else 'are'} scored: a part of the dataset."
     if facts.found.subjects < FEWEST:
         yield f"With fewer than {FEWEST} subjects nothing can be said of how sure the numbers are."
     elif facts.found.subjects < FEW:
