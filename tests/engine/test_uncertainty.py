@@ -207,6 +207,9 @@ def test_a_temperature_changes_probabilities_and_no_label(regions: bool) -> None
     expected = tempered(plain.probabilities, 1.8, exclusive=not regions)
     np.testing.assert_allclose(warm.probabilities[inside], expected[inside], atol=2e-3)
     assert warm.uncertainty.entropy.mean() > plain.uncertainty.entropy.mean()
+    said = warm.uncertainty.untempered
+    np.testing.assert_array_equal(said.entropy, plain.uncertainty.entropy)
+    assert said.volumes == plain.uncertainty.volumes and plain.uncertainty.untempered is None
     assert unsure_model(temperature=1.8).identity != unsure_model().identity
 
 
@@ -256,6 +259,16 @@ def test_the_table_names_the_doubtful_first_and_survives_runs_over_parts(tmp_pat
         assert float(row["predicted_dice"]) == pytest.approx(min(exact, 1), abs=1e-4)
         assert float(row["low"]) == pytest.approx(max(exact - 0.06, 0), abs=1e-4)
     assert second.doubtful == tuple(row["case"] for row in rows)
+
+
+def test_what_another_model_predicted_has_features_and_no_score(tmp_path: Path) -> None:
+    save_images(tmp_path / "in", a=0)
+    predicted(tmp_path, unsure_model(quality=SCORED, temperature=1.8))
+    (tmp_path / "in" / "a_0000.nii.gz").unlink()
+    save_images(tmp_path / "in", b=1)
+    predicted(tmp_path, unsure_model(quality=SCORED))
+    assert {row["case"]: row["predicted_dice"] != "" for row in table(tmp_path)} == {"a": False, "b": True}
+    assert all(row["entropy_foreground"] for row in table(tmp_path))
 
 
 def test_unusual_images_come_first_with_what_is_unusual(tmp_path: Path) -> None:
