@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_from: int = 1) -> str:
@@ -56,3 +56,9 @@ def spread(values: Sequence[float], digits: int = 3) -> list[str]:
     deviation = statistics.stdev(values) if len(values) > 1 else None
     found = (statistics.mean(values), statistics.median(values), deviation, min(values), max(values))
     return [number(value, digits) for value in found]
+
+
+def span(numbers: Collection[int]) -> str:
+    """The least and the largest of some numbers, as "3 to 5", or "3" where they are the same."""
+    least, most = min(numbers), max(numbers)
+    return str(least) if least == most else f"{least} to {most}"

@@ -188,8 +188,9 @@ class Ensemble:
         kept = stack.astype(np.float16) if probabilities and stack is not None else None
         unsure = said[0].uncertainty
         if stack is not None and unsure is not None:
-            parts = [(member.weight, one.uncertainty) for member, one in zip(self.members, said, strict=True)]
-            unsure = uncertainty_of_mean(stack, labels, self.plan.labels, [(w, one) for w, one in parts if one])
+            pairs = zip(self.members, said, strict=True)
+            parts = [(member.weight, one.uncertainty) for member, one in pairs if one.uncertainty is not None]
+            unsure = uncertainty_of_mean(stack, labels, self.plan.labels, parts)
         return Prediction(labels, kept, said[0].geometry, self._image_level(said), unsure)
 
     def _image_level(self, said: Sequence[Prediction]) -> dict[str, ImageLevel]:

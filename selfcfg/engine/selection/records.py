@@ -152,8 +152,8 @@ class Selection(Record):
                 one.kind,
                 "yes" if one.chosen else "no",
                 number(one.dice, 4),
-                number(one.score, 4) + _interval(one.interval),
-                f"{one.difference:+.4f}" + _interval(one.difference_interval, signed=True),
+                number(one.score, 4) + in_brackets(one.interval),
+                f"{one.difference:+.4f}" + in_brackets(one.difference_interval, signed=True),
                 number(one.p_holm, 4),
                 f"{one.cost:.3g}",
                 one.why,
@@ -172,7 +172,7 @@ class Selection(Record):
                 "yes" if one.adopted else "no",
                 number(one.before, 4),
                 number(one.after, 4),
-                f"{one.gain:+.4f}" + _interval(one.interval, signed=True),
+                f"{one.gain:+.4f}" + in_brackets(one.interval, signed=True),
                 number(one.p_corrected, 4),
                 "; ".join(map(str, one.steps)) or "none",
                 one.why,
@@ -195,7 +195,8 @@ def weighted(candidate: Candidate) -> str:
     return " + ".join(f"{weight:.3g} {name}" for name, weight in candidate.weights.items())
 
 
-def _interval(found: tuple[float, float] | None, *, signed: bool = False) -> str:
+def in_brackets(found: tuple[float, float] | None, *, signed: bool = False) -> str:
+    """An interval as it follows its mean; empty where there is none."""
     if found is None:
         return ""
     low, high = (f"{end:+.4f}" if signed else f"{end:.4f}" for end in found)

@@ -8,6 +8,7 @@ from selfcfg.errors import counted, listed
 from selfcfg.report.page.blocks import Block, Details, Section, Table, Terms, Text
 from selfcfg.report.page.facts import Experiment, Facts
 from selfcfg.report.page.sections.summary import NOTICE
+from selfcfg.report.tables import span
 
 USER = "For you to say: "
 
@@ -29,10 +30,8 @@ def card(facts: Facts) -> Section | None:
 
 def _by_fold(experiment: Experiment) -> str:
     """How many of them each network saw."""
-    counts = sorted({len(record.train) for _, record in experiment.folds if record.train})
-    if not counts:
-        return ""
-    return f", of which a network was trained on {' to '.join(map(str, {counts[0]: 0, counts[-1]: 0}))}"
+    counts = {len(record.train) for _, record in experiment.folds if record.train}
+    return f", of which a network was trained on {span(counts)}" if counts else ""
 
 
 def _model(experiment: Experiment) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from selfcfg.geometry import times
 from selfcfg.kernels.statistics import FEWEST, RESAMPLES
 from selfcfg.report.page.blocks import Section, Table, Text
 from selfcfg.report.page.facts import Experiment, Facts
+from selfcfg.report.tables import span
 
 _NORMALIZATION = {
     "ct": "clipped to the 0.5 and 99.5 percentiles of the foreground of all cases, then centred and scaled by its "
@@ -120,10 +121,8 @@ def _schedule(experiment: Experiment) -> Iterator[str]:
 
 def _epochs(experiment: Experiment, planned: int) -> str:
     """Of the folds that are finished, as their logs have it."""
-    done = sorted({len(experiment.logs[fold]) for fold in experiment.scored} - {0})
-    if not done or done == [planned]:
-        return f"{planned} epochs"
-    return f"up to {planned} epochs (ended after {' to '.join(map(str, {done[0]: 0, done[-1]: 0}))})"
+    done = {len(experiment.logs[fold]) for fold in experiment.scored} - {0}
+    return f"up to {planned} epochs (ended after {span(done)})" if done - {planned} else f"{planned} epochs"
 
 
 def _scored(facts: Facts) -> Iterator[str]:

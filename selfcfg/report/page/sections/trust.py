@@ -8,7 +8,7 @@ from selfcfg.engine.calibration.temperature import Temperature
 from selfcfg.engine.prediction.quality import CALIBRATION, QUALITY, Quality
 from selfcfg.engine.prediction.selected import selected_models
 from selfcfg.engine.scoring.calibration import Reliability
-from selfcfg.engine.selection.records import FILE, Selection, Tuned, weighted
+from selfcfg.engine.selection.records import FILE, Selection, Tuned, in_brackets, weighted
 from selfcfg.report.page import svg
 from selfcfg.report.page.blocks import SPACE, Block, Plot, Section, Table, Text
 from selfcfg.report.page.facts import Facts
@@ -97,7 +97,5 @@ def _step(one: Tuned) -> tuple[str, ...]:
 
 
 def _ends(interval: tuple[float, float] | None, *, signed: bool = False) -> str:
-    if interval is None:
-        return ""
-    low, high = (f"{end:+.4f}" if signed else f"{end:.4f}" for end in interval)
-    return f" ({low}{SPACE}to{SPACE}{high})"
+    """An interval that stays on one line."""
+    return in_brackets(interval, signed=signed).replace(" to ", f"{SPACE}to{SPACE}")
