@@ -1,19 +1,21 @@
 """What pretraining without labels is worth on real data, at the size of two processor cores.
 
     python benchmarks/label_efficiency_study.py --data DIR --work DIR [--only hippocampus] [--fractions 1,0.05,0.1,1.0]
-        [--arms scratch,several] [--seeds 3] [--jobs 2] [--ablate]
+        [--arms scratch,several] [--seeds 3] [--jobs 2] [--ablate] [--long]
 
 DIR of ``--data`` holds the datasets of `DOMAINS`. Each target is planned as a 2D network of four stages and 0.5 million
 parameters, and ``selfcfg benchmark label-efficiency`` compares `ARMS`: every strategy on the target's images alone, and
 `several`, which is `hierarchical` on the images of all domains. With ``--ablate`` it compares `ABLATIONS` instead, each
-without one of its terms, and with the encoder alone of what was pretrained. What is done is kept in ``--work``, so that
-the same command goes on where it stopped; reports, tables and a line a job are copied to
+without one of its terms, and with the encoder alone of what was pretrained. With ``--long`` it compares `LONG_ARMS`
+after three times the longest budget, from the same pretrainings: for a target that is not learnt by then. What is done
+is kept in ``--work``, so that the same command goes on where it stopped; reports, tables and a line a job are copied to
 ``benchmarks/results/label_efficiency``.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,9 @@ from studying import BUDGETS, DOMAINS, RATES, RESULTS, compared, converted, plan
 
 NAME = "label_efficiency"
 """Of the folder of its results."""
+
+LONG = "_long"
+"""After the name of a target in the folder of its results with ``--long``."""
 
 FRACTIONS, SEEDS = "1,0.05,0.1,1.0", 3
 ARMS = {
@@ -43,6 +48,14 @@ ABLATIONS = {
 
 WITH_DECODER = ("masked", "sequential", "several")
 """Arms that are also fine-tuned from their encoder alone."""
+
+LONG_ARMS, LONG_BUDGET, LONG_RATE, LONG_FRACTION = (
+    "scratch,contrastive,sequential,hierarchical,several",
+    1800,
+    "0.1",
+    "0.05",
+)
+"""Of a training with labels that nobody would call short; a single rate, the one that nearly all shorter ones chose."""
 
 PRETRAINING = {"epochs": 24, "iterations_per_epoch": 50, "validation_iterations": 6, "workers": 0}
 
@@ -95,8 +108,21 @@ def arms_of(chosen: str, *, ablate: bool) -> dict[str, Kind]:
 
 def studied(name: str, options: argparse.Namespace) -> None:
     """One benchmark, and its results where they are kept."""
-    target, arms = TARGETS[name], arms_of(options.arms, ablate=options.ablate)
-    words = [word for key, value in target.tuning.items() for word in ("--set", f"{key}={value}")]
+    label = f"{name}_ablations" if options.ablate else f"{name}{LONG}" if options.long else name
+    out = options.work / "studies" / label
+    if options.long:
+        pretrained = options.work / "studies" / name / "runs"
+        if pretrained.is_dir() and not out.is_dir():
+            shutil.copytree(pretrained, out / "runs", ignore=shutil.ignore_patterns("supervised__*"))
+        options.arms = options.arms or LONG_ARMS
+    words = words_of(name, arms_of(options.arms, ablate=options.ablate), options)
+    compared(DOMAINS[name].number, words, out, RESULTS / NAME / label)
+
+
+def words_of(name: str, arms: dict[str, Kind], options: argparse.Namespace) -> list[object]:
+    """The options of the benchmark of a target."""
+    target = TARGETS[name]
+    words: list[object] = [word for key, value in target.tuning.items() for word in ("--set", f"{key}={value}")]
     for arm, kind in arms.items():
         if kind.arm == "scratch":
             continue
@@ -108,11 +134,12 @@ def studied(name: str, options: argparse.Namespace) -> None:
             words += [w for one in others for w in ("--pretrain-on", f"{arm}:{one.group}={one.number}")]
     trainers = {arm: ARMS[kind.arm] for arm, kind in arms.items()}
     words += ["--arms", ",".join(f"{arm}={trainer}" if arm != trainer else arm for arm, trainer in trainers.items())]
-    words += ["--fractions", options.fractions, "--seeds", options.seeds, "--budgets", BUDGETS, "--rates", RATES]
+    fractions, budgets, rates = (options.fractions, BUDGETS, RATES)
+    if options.long:
+        fractions, budgets, rates = LONG_FRACTION, f"long={LONG_BUDGET}", LONG_RATE
+    words += ["--fractions", fractions, "--seeds", options.seeds, "--budgets", budgets, "--rates", rates]
     words += ["--jobs", options.jobs, *([] if target.is_mirrored else ["--no-mirroring"])]
-    label = f"{name}_ablations" if options.ablate else name
-    place = ["-c", CONFIGURATION, "--workspace", options.work]
-    compared(DOMAINS[name].number, [*words, *place], options.work / "studies" / label, RESULTS / NAME / label)
+    return [*words, "-c", CONFIGURATION, "--workspace", options.work]
 
 
 def main() -> None:
@@ -123,6 +150,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(TARGETS))
     parser.add_argument("--arms", default="", help="of the study, with commas; default: all")
     parser.add_argument("--ablate", action="store_true")
+    parser.add_argument("--long", action="store_true")
     parser.add_argument("--fractions", default=FRACTIONS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--jobs", type=int, default=2)

@@ -15,15 +15,20 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import comparing
 import label_efficiency_study as efficiency
 import reference_study as guided
 import two_stage_page
 from label_page import Claim, Design, gradients, picture_of, section, subjects_of
-from studying import RESULTS
-from verdicts import RULE
+from studying import MADE_ON, RESULTS
+from verdicts import RULE, makers
 
+from selfcfg.engine.comparison.records import FILE as COMPARISON
+from selfcfg.engine.comparison.records import Comparison
 from selfcfg.engine.label_efficiency.results import PROTOCOL, Protocol, read_results
-from selfcfg.files import write_text
+from selfcfg.engine.scoring.metrics import METRICS
+from selfcfg.files import read_json, write_text
+from selfcfg.report.comparison import pairs_table, scores_table
 from selfcfg.report.label_efficiency import PLOT, write_label_report
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -50,8 +55,13 @@ GUIDED = [
 
 def pages(results: Path = RESULTS) -> dict[str, str]:
     """The text of each page by its name, of those studies that have results."""
-    makers = {"label-efficiency": label_efficiency, "two-stage": two_stage, "reference-guided": reference_guided}
-    made = {name: list(make(results)) for name, make in makers.items()}
+    by_name = {
+        "label-efficiency": label_efficiency,
+        "two-stage": two_stage,
+        "reference-guided": reference_guided,
+        "comparisons": comparisons,
+    }
+    made = {name: list(make(results)) for name, make in by_name.items()}
     return {name: "\n\n".join(blocks) + "\n" for name, blocks in made.items() if blocks}
 
 
@@ -75,6 +85,9 @@ def label_efficiency(results: Path) -> Iterator[str]:
         parts = [Claim(kind.arm, arm, _told(kind)) for arm, kind in arms.items() if arm != kind.arm]
         claims = parts if is_ablation else [*GAIN, *DETAIL]
         size = (["0.05"], 1) if is_ablation else (efficiency.FRACTIONS.split(","), efficiency.SEEDS)
+        if folder.name.endswith(efficiency.LONG):
+            arms = {arm: arms[arm] for arm in efficiency.LONG_ARMS.split(",")}
+            size, claims = ([efficiency.LONG_FRACTION], efficiency.SEEDS), [one for one in claims if one.arm in arms]
         yield from section(folder, Design([*arms], *size, claims))
 
 
@@ -117,6 +130,30 @@ def two_stage(results: Path) -> Iterator[str]:
     )
     yield from _notes(results / "two_stage")
     yield from two_stage_page.page([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
+
+
+def comparisons(results: Path) -> Iterator[str]:
+    """What the command that compares concludes of real systems."""
+    folders = sorted(file.parent for file in (results / comparing.NAME).glob(f"*/{COMPARISON}"))
+    if not folders:
+        return
+    yield "# Results: what is concluded of two systems"
+    yield (
+        "`selfcfg compare` ([how](../how-to/compare.md)) on real systems, its sentences as they are. "
+        "The mean over classes is what it concludes on; seeds are averaged first."
+    )
+    yield f"{MADE} The results are made by"
+    yield "```text\npython benchmarks/comparing.py --data DIR --work DIR --peer PYTHON\n```"
+    yield from _notes(results / comparing.NAME)
+    for folder in folders:
+        found = Comparison.read(folder / COMPARISON)
+        yield f"## {comparing.TITLES[folder.name]}"
+        yield "\n".join(f"- {sentence}" for sentence in found.conclusions)
+        for metric in found.metrics:
+            yield f"### {METRICS[metric].title}"
+            yield scores_table(found, metric)
+            yield pairs_table(found, metric)
+        yield makers(read_json(folder / MADE_ON))
 
 
 def _folders(folder: Path) -> list[Path]:
