@@ -101,16 +101,21 @@ class Peer:
     def train(self, epochs: int, name: str) -> dict[str, Any]:
         """One training there; Dice of the 40 cases and median seconds per epoch."""
         self._plan()
-        results = self.folder / f"results_{name}"
+        fold = self.fold(name)
         extension = self.folder / "trainers"
         extension.mkdir(parents=True, exist_ok=True)
         (extension / "short.py").write_text(PEER_TRAINER.format(epochs=epochs, train=ITERATIONS, val=VALIDATION))
         trainer = ["4", "3d_fullres", "0", "-tr", "nnUNetTrainer_short", "-device", "cpu"]
-        self._run("nnUNetv2_train", *trainer, "--c", results=results)
-        fold = results / self.raw.name / "nnUNetTrainer_short__nnUNetPlans__3d_fullres" / "fold_0"
+        self._run("nnUNetv2_train", *trainer, "--c", results=fold.parents[2])
         log = "".join(file.read_text() for file in fold.glob("training_log_*.txt"))
         seconds = [float(text) for text in re.findall(r"Epoch time: ([\d.]+) s", log)]
         return {**score(self.raw, fold / "validation"), "seconds_per_epoch": statistics.median(seconds)}
+
+    def fold(self, name: str) -> Path:
+        """Where nnU-Net keeps the training of a name."""
+        return (
+            self.folder / f"results_{name}" / self.raw.name / "nnUNetTrainer_short__nnUNetPlans__3d_fullres" / "fold_0"
+        )
 
     def _plan(self) -> None:
         plans = self.folder / "preprocessed" / self.raw.name / "nnUNetPlans.json"

@@ -12,12 +12,16 @@ from selfcfg.engine.device import choose_device, machine_facts, package_versions
 FOLDER = Path(__file__).resolve().parent / "results"
 
 
+def made_on() -> dict[str, Any]:
+    """Versions and machine of this process."""
+    return {"versions": package_versions(), "machine": machine_facts(choose_device("cpu"))}
+
+
 def append(name: str, row: Mapping[str, Any]) -> None:
     """Adds a row to a results file and prints it."""
     FOLDER.mkdir(exist_ok=True)
-    facts = {"versions": package_versions(), "machine": machine_facts(choose_device("cpu"))}
     with (FOLDER / name).open("a") as stream:
-        stream.write(json.dumps({**row, **facts}) + "\n")
+        stream.write(json.dumps({**row, **made_on()}) + "\n")
     print(json.dumps(row), flush=True)
 
 

@@ -31,12 +31,14 @@ RECORDS = {
     "recipe.json": "selfcfg.recipes.recipe:Recipe",
     "candidates.json": "selfcfg.recipes.kept:Kept",
     "selected/model.json": "selfcfg.engine.prediction.selected:SelectedModel",
+    "manifest.json": "selfcfg.engine.prediction.packaged:Manifest",
     "selected/selection.json": "selfcfg.engine.selection.records:Selection",
     "summary.json": "selfcfg.engine.scoring.evaluate:Evaluation",
     "calibration.json": "selfcfg.engine.calibration.temperature:Temperature",
     "quality.json": "selfcfg.engine.prediction.quality:Quality",
     "comparison.json": "selfcfg.engine.comparison.records:Comparison",
     "protocol.json": "selfcfg.engine.label_efficiency.results:Protocol",
+    "cluster/*/graph.json": "selfcfg.cluster.graph:Graph",
     "results.jsonl (each line)": "selfcfg.engine.label_efficiency.results:LabelResult",
 }
 

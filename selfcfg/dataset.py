@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from selfcfg.errors import DataError, nearest
 from selfcfg.files import read_json
-from selfcfg.image_files import FILE_ENDINGS
+from selfcfg.image_files import FILE_ENDINGS, is_case_name, refuse_names
 from selfcfg.image_targets import GivenTarget, ImageTarget, TargetName, columns
 from selfcfg.labels import LabelSchema
 from selfcfg.records import Record
@@ -112,6 +112,11 @@ class DatasetDescription(Record):
             if hint.startswith("did you mean"):
                 raise ValueError(f"unknown key '{key}', {hint}")
         LabelSchema(labels=self.labels, regions_class_order=self.regions_class_order)
+        if bad := [case for case in self.dataset if not is_case_name(case)]:
+            raise ValueError(f"dataset: {bad[0][:80]!a} cannot be the name of a case, which names its files")
+        files = (name for entry in self.dataset.values() for name in (*entry.images, entry.label or ""))
+        if bad := [name for name in files if "\0" in name]:
+            raise ValueError(f"dataset: {bad[0][:80]!a} cannot be the name of a file")
         names = columns(self.image_targets)
         if len(set(names)) < len(names):
             raise ValueError("image_targets: names must differ, from 'case' and from TARGET=CLASS of the others, too")
@@ -225,11 +230,18 @@ def find_test_cases(root: Path, description: DatasetDescription) -> tuple[Case, 
 
 
 def channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
-    """The image files of a folder as case id to {channel index: file}, by nnU-Net's ``CASE_0000.ending`` names."""
+    """The image files of a folder as case id to {channel index: file}, by nnU-Net's ``CASE_0000.ending`` names.
+
+    Raises:
+        OSError: the folder may not be read; it need not be there.
+    """
     pattern = re.compile(r"(.+)_(\d{4})" + re.escape(ending))
     found: dict[str, dict[int, Path]] = {}
-    for file in sorted(folder.glob(f"*{ending}")):
-        if (match := pattern.fullmatch(file.name)) and not file.name.startswith("."):
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.name.startswith(".") or not file.name.endswith(ending):
+            continue
+        refuse_names([file.name], folder)
+        if match := pattern.fullmatch(file.name):
             found.setdefault(match[1], {})[int(match[2])] = file
     return found
 

@@ -7,6 +7,7 @@ ordinary exception.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -54,6 +55,30 @@ class Stopped(SelfcfgError):
     exit_code = 75
 
 
+class ProcessLost(SelfcfgError):
+    """Another of the processes that train together ended; it, or whoever started it, says why (exit code 76)."""
+
+    exit_code = 76
+
+
+class AlreadyTold(SelfcfgError):
+    """A process that was started failed, and has said why."""
+
+
+class ToldElsewhere(SelfcfgError):
+    """The error of all processes that train together, in one that leaves it to another one to say it."""
+
+    @classmethod
+    def of(cls, error: SelfcfgError) -> ToldElsewhere:
+        """The same error, with its exit code, told by somebody else."""
+        found = cls(error.asked, error.found, error.remedy)
+        found.exit_code = error.exit_code
+        return found
+
+    def __reduce__(self) -> tuple[type[SelfcfgError], tuple[str, str, str], dict[str, int]]:  # type: ignore[override]
+        return type(self), (self.asked, self.found, self.remedy), {"exit_code": self.exit_code}
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint naming the closest known name and all of them, for the end of an error message."""
     names = sorted(known)
@@ -67,6 +92,25 @@ def listed(names: Iterable[object], shown: int = 5, separator: str = ", ") -> st
     everything = [str(name) for name in names]
     more = f" and {len(everything) - shown} more" if len(everything) > shown else ""
     return separator.join(everything[:shown]) + more
+
+
+def printable(text: str) -> str:
+    r"""Text as a terminal may show it: what would steer the terminal, or is no text, is spelt out; line ends stay.
+
+    >>> print(printable("a\x1b[2J b\u202e c"))
+    a\x1b[2J b\u202e c
+    """
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(sign if sign in "\n\t" or not _steers(sign) else ascii(sign)[1:-1] for sign in text)
+
+
+def _steers(sign: str) -> bool:
+    """Whether a character is a control, turns the direction of writing, or is half of a surrogate pair."""
+    return unicodedata.category(sign) in ("Cc", "Cs") or unicodedata.bidirectional(sign) in _TURNING
+
+
+_TURNING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

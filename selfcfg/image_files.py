@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 from selfcfg.errors import DataError, UsageError
@@ -24,6 +26,29 @@ def stem_in(name: str) -> str:
     return name[: len(name) - len(ending_in(name) or "")]
 
 
+def is_case_name(name: str) -> bool:
+    r"""Whether a text can be the id of a case: files are named after it, and tables, pages and logs hold it.
+
+    >>> is_case_name("patient 7"), is_case_name("../patient"), is_case_name(""), is_case_name(".hidden")
+    (True, False, False, False)
+    >>> is_case_name("a\\b"), is_case_name("a\nb"), is_case_name("=cmd()")
+    (False, False, True)
+    """
+    plain = all(sign not in "/\\" and unicodedata.category(sign) not in ("Cc", "Cs") for sign in name)
+    return bool(name) and plain and not name.startswith(".")
+
+
+def refuse_names(names: Iterable[str], where: Path) -> None:
+    """Nothing, where every name of a file can be that of a case.
+
+    Raises:
+        DataError: one holds control characters, backslashes, or bytes that are no text in UTF-8.
+    """
+    if bad := next((name for name in names if not is_case_name(name)), None):
+        found = f"the name {bad[:80]!a} holds control characters, backslashes, or bytes that are no text in UTF-8"
+        raise DataError(f"read {where}", found, "rename the file")
+
+
 def image_files(folder: Path) -> dict[str, Path]:
     """The image files of a folder by their name without suffix; hidden files and other kinds are left out.
 
@@ -37,6 +62,7 @@ def image_files(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if ending_in(path.name) is None or path.name.startswith(".") or not path.is_file():
             continue
+        refuse_names([path.name], folder)
         stem = stem_in(path.name)
         if stem in found:
             raise DataError(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from selfcfg.errors import printable
+
 LINE_SECONDS = 15.0
 """Shortest time between two plain lines."""
 
@@ -63,11 +65,11 @@ def _bar(what: str, total: int) -> Iterator[Step]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=note)
+        yield lambda note: bar.update(task, advance=1, note=printable(note))
 
 
 def _lines(what: str, total: int) -> Step:
@@ -81,7 +83,8 @@ def _lines(what: str, total: int) -> Step:
         if done == total or now - last >= LINE_SECONDS:
             last = now
             left = (now - start) / done * (total - done)
-            sys.stderr.write(f"{what}: {done}/{total}, {duration(left)} left  {note}".rstrip() + "\n")
+            line = f"{what}: {done}/{total}, {duration(left)} left  {note}".rstrip()
+            sys.stderr.write(printable(line) + "\n")
             sys.stderr.flush()
 
     return step
@@ -107,5 +110,5 @@ def say(text: str) -> None:
     """Writes one line about what is going on to stderr."""
     if not _QUIET.get():
         name = _NAME.get()
-        sys.stderr.write((f"{name}: {text}" if name else text) + "\n")
+        sys.stderr.write(printable(f"{name}: {text}" if name else text) + "\n")
         sys.stderr.flush()

@@ -157,7 +157,7 @@ class MemoryBatches:
     def batch(self, purpose: str, number: int, need: Need) -> Batch:
         """One batch of one stream; what it holds depends on the seed, `purpose` and `number`."""
         rng = generator(self.seed, purpose, number)
-        shape, n_sequences = self.configuration.patch_size, -(-self.configuration.batch_size // need.sequence)
+        shape, n_sequences = self.configuration.patch_size, need.drawn_in(self.configuration.batch_size)
         size, depth = n_sequences * need.sequence, shape[0] if len(shape) == 3 else 1
         n_channels = 1 if need.one_channel else self.plan.input_channels(self.configuration)
         target = torch.zeros(size, 1, *shape, dtype=torch.int16)

@@ -59,7 +59,7 @@ class Workspace(Record):
         if (path := Path(dataset)).is_dir():
             return Path(os.path.abspath(path))  # noqa: PTH100 - "..", but no link, is replaced: its name is the dataset's
         known = self.datasets()
-        if dataset.isdigit() and int(dataset) in known:
+        if dataset.isdecimal() and int(dataset) in known:
             return known[int(dataset)]
         by_name = {folder.name: folder for folder in known.values()}
         if dataset in by_name:

@@ -20,6 +20,7 @@ class Contrastive(TaskPretraining[MomentumSettings]):
     """
 
     name: ClassVar[str] = "contrastive"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[Settings]] = MomentumSettings
     task_type: ClassVar[type[Task[Any]]] = Moco
     needs: ClassVar[Mapping[str, Need]] = {

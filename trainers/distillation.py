@@ -55,6 +55,7 @@ class Distillation(Trainer[DistillationSettings]):
     """
 
     name: ClassVar[str] = "distillation"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[Settings]] = DistillationSettings
     needs: ClassVar[Mapping[str, Need]] = {
         "labelled": Need(soft=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -15,6 +16,7 @@ from torch import Tensor
 from selfcfg.engine.augmentation.transforms import Augmentation
 from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts, Settings
 from selfcfg.errors import SelfcfgError, UsageError
+from selfcfg.kernels import ranks
 from selfcfg.kernels.contrast import Contrast, spread, two_views
 from selfcfg.kernels.probe import linear_probe
 from selfcfg.kernels.randomized import randomized
@@ -80,6 +82,7 @@ class Hierarchical(Pretraining[HierarchicalSettings]):
     """
 
     name: ClassVar[str] = "hierarchical"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[Settings]] = HierarchicalSettings
     needs: ClassVar[Mapping[str, Need]] = {
         UNLABELLED: Need(targets=False, views=2, shift=0.25, one_channel=True),
@@ -161,11 +164,12 @@ class Hierarchical(Pretraining[HierarchicalSettings]):
         """
         self._looks.clear()
         found = super().validate(parts, batches)
-        if not self._looks:
+        looks = ranks.collected(self._looks)
+        if not looks:
             return found
-        levels = torch.cat([one for one, _ in self._looks])
-        for name in self._looks[0][1]:
-            classes = torch.cat([one[name] for _, one in self._looks])
+        levels = torch.cat([one for one, _ in looks])
+        for name in looks[0][1]:
+            classes = torch.cat([one[name] for _, one in looks])
             found[f"{name} chance"] = max(Counter(classes.tolist()).values()) / len(classes)
             found[f"{name} by intensities"] = linear_probe(levels, classes, torch.arange(len(classes)) % 2 == 0)
             self._warn(name, found)
@@ -219,17 +223,18 @@ class Hierarchical(Pretraining[HierarchicalSettings]):
 
     def _views(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
         """Both views of each patch with random intensities, (2 B, 1, [Z,] Y, X), all first views first."""
-        return randomized(torch.cat([batch.image, *batch.views]), generator)
+        return torch.cat([randomized(view, generator) for view in (batch.image, *batch.views)])
 
     def _contrast(self, vectors: Tensor, batch: Batch) -> Contrast:
-        """The contrast of the vectors of both views, (2 B, width)."""
+        """The contrast of the vectors of both views, (2 B, width), in the whole batch."""
         datasets = _of(batch, "dataset")
-        names = list(zip(datasets.tolist(), batch.cases, strict=True))
-        cases = torch.tensor([names.index(name) for name in names], device=vectors.device)
+        names = zip(datasets.tolist(), batch.cases, strict=True)
+        cases = ranks.gathered(torch.tensor([_number_of(*name) for name in names], device=vectors.device))
         usable = cases[:, None] != cases
+        datasets = ranks.gathered(datasets)
         if self.settings.negatives_within_dataset:
             usable &= datasets[:, None] == datasets
-        first, second = vectors.chunk(2)
+        first, second = (ranks.gathered(one) for one in vectors.chunk(2))
         return two_views(first, second, self.settings.temperature, usable)
 
     def _classes(self, batch: Batch) -> dict[str, Tensor]:
@@ -248,6 +253,12 @@ def _of(batch: Batch, name: str) -> Tensor:
             f"read the {name} of each patch", "the batch does not say it", "give Batch.domains and groups"
         )
     return found
+
+
+def _number_of(dataset: int, case: str) -> int:
+    """A number that another case hardly has: the same in every process, in which cases are compared."""
+    digest = hashlib.blake2b(f"{dataset}/{case}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _levels(images: Tensor) -> Tensor:

@@ -21,5 +21,6 @@ class Masked(TaskPretraining[MaskedSettings]):
     """
 
     name: ClassVar[str] = "masked"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[Settings]] = MaskedSettings
     task_type: ClassVar[type[Task[Any]]] = MaskedTask

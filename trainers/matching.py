@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from selfcfg.errors import SelfcfgError
+from selfcfg.kernels import ranks
 from selfcfg.kernels.gradients import (
     Apart,
     Gradient,
@@ -173,10 +174,11 @@ class Matching(nn.Module):
         """The terms of both tasks as one graph, and how far their gradients are apart."""
         distance = cosine_distance if self.settings.matching == "cosine" else squared_distance
         with torch.autocast(tensors[0].device.type, enabled=False):
-            gradients = [
+            found = [
                 torch.autograd.grad(total(terms, weights), tensors, create_graph=True, allow_unused=True)
                 for terms in groups
             ]
+            gradients = [ranks.averaged(one) for one in found]
             return {**groups[0], **groups[1], MISMATCH: distance(*gradients)}
 
 
@@ -195,15 +197,10 @@ def refuse_second_order(module: nn.Module) -> None:
     """Nothing, where gradients of gradients can be taken.
 
     Raises:
-        SelfcfgError: the module is compiled, or several processes train it.
+        SelfcfgError: the module is compiled.
     """
-    found = ""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        count = torch.distributed.get_world_size()
-        found = f"{count} processes train, and average gradients alone" if count > 1 else ""
     if any(type(one).__name__ == "OptimizedModule" for one in module.modules()):
         found = "the network is compiled, and what torch.compile makes has no second derivatives"
-    if found:
         raise SelfcfgError("match gradients", found, "take matching=fish, pcgrad or sum, which need none")
 
 
@@ -231,6 +228,8 @@ class Alignment:
 
     def scores(self) -> dict[str, float]:
         """Cosine of the mean gradients, on the encoder and its last stage, and their norms; empty without batches."""
+        self._sums = [ranks.summed(one, self._tensors) for one in self._sums]
+        self._count = sum(ranks.collected([self._count]))
         if not self._count:
             return {}
         first, second = self._sums

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from selfcfg.engine.augmentation.transforms import Augmentation
 from selfcfg.engine.trainer import Parts
+from selfcfg.kernels import ranks
 from selfcfg.nets.heads import Centre, GlobalHead, Queue, follow, momentum_copy
 from selfcfg.topology import Topology
 from selfcfg.trainers.pretext.task import TaskSettings
@@ -64,15 +65,17 @@ def vectors_of(
 ) -> tuple[Tensor, Tensor]:
     """The queries of first views and the keys of second views, (B, width) each, without their moving mean.
 
+    B is the size of the whole batch where processes share it.
+
     Args:
         parts: as `add_contrast` made them.
         features: of the first views, by the encoder.
         second: the second views (B, C, [Z,] Y, X).
-        counted: bool (B,), the patches whose keys move the mean; None: all.
+        counted: bool (B,), the patches of the whole batch whose keys move the mean; None: all.
     """
     centre = cast(Centre, parts["centre"])
     with torch.no_grad():
-        keys = parts["slow_projection"](parts["slow_encoder"](second))
+        keys = ranks.gathered(parts["slow_projection"](parts["slow_encoder"](second)))
         centre.move(keys if counted is None else keys[counted])
         keys = centre(keys)
-    return centre(parts["projection"](features)), keys
+    return centre(ranks.gathered(parts["projection"](features))), keys

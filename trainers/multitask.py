@@ -16,7 +16,7 @@ from selfcfg.nets.unet import build_parts
 from selfcfg.plan import Configuration, Plan
 from selfcfg.records import Names, Record
 from selfcfg.trainers.balance import Balance, Calibration, How, Weighed
-from selfcfg.trainers.pretext.installed import TASKS, task_tables
+from selfcfg.trainers.pretext.installed import TASKS, task_tables, why_not_split
 from selfcfg.trainers.pretext.task import Task
 from selfcfg.trainers.pretraining import PROBE, PROBED, Means, PretrainingSettings, Probe
 from selfcfg.trainers.supervised import Supervised, SupervisedSettings
@@ -122,6 +122,11 @@ class Multitask(Trainer[TasksSettings]):
         """A stream a task, of its name, and labelled patches: to learn from, or to probe features on."""
         streams = {name: TASKS[name].need for name in settings.tasks}
         return {LABELLED: Need(), **streams} if settings.is_joint else {**streams, PROBE: PROBED}
+
+    @classmethod
+    def why_not_split(cls, settings: TasksSettings) -> str:
+        """As the tasks say."""
+        return why_not_split([TASKS[name] for name in settings.tasks])
 
     @classmethod
     def exports_for(cls, settings: TasksSettings) -> tuple[str, ...]:

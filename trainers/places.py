@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - the customary name
 from torch import Tensor
 
 from selfcfg.engine.trainer import Batch
+from selfcfg.kernels import ranks
 from selfcfg.nets.heads import Queue
 
 
@@ -44,12 +45,13 @@ class Places(NamedTuple):
 
     @classmethod
     def of(cls, batch: Batch) -> Self:
-        """The places of a batch of sequences."""
+        """The places of a batch of sequences, of the whole one where ranks share it."""
         positions, lengths, groups = (cast(Tensor, one) for one in (batch.positions, batch.lengths, batch.groups))
         depth = batch.image.shape[2] if batch.image.dim() == 5 else 1
         first = (positions[:, 0] * lengths - depth / 2).round().long()
         whole = (first >= 0) & (first + depth <= lengths)
-        return cls(torch.cat([positions, groups[:, None].to(positions.dtype)], 1), first, whole)
+        tags = torch.cat([positions, groups[:, None].to(positions.dtype)], 1)
+        return cls(ranks.gathered(tags), ranks.gathered(first), ranks.gathered(whole))
 
 
 def near(tags: Tensor, others: Tensor, within: float) -> Tensor:

@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from selfcfg.engine.trainer import Batch, Need, Parts, Settings, Trainer
+from selfcfg.kernels import ranks
 from selfcfg.kernels.probe import drawn_voxels, linear_probe, voxel_features
 from selfcfg.labels import LabelSchema
 from selfcfg.nets.unet import build_parts
@@ -123,16 +124,19 @@ class Means:
     """The mean of each score over the batches that have it."""
 
     def __init__(self) -> None:
-        self._found: dict[str, list[float]] = defaultdict(list)
+        self._found: list[dict[str, float]] = []
 
     def add(self, scores: Mapping[str, Tensor]) -> None:
         """Takes in the scores of one batch."""
-        for name, value in scores.items():
-            self._found[name].append(float(value))
+        self._found.append({name: float(value) for name, value in scores.items()})
 
     def values(self) -> dict[str, float]:
-        """The mean of each."""
-        return {name: sum(values) / len(values) for name, values in self._found.items()}
+        """The mean of each, over the batches of all ranks."""
+        values: dict[str, list[float]] = defaultdict(list)
+        for scores in ranks.collected(self._found):
+            for name, value in scores.items():
+                values[name].append(value)
+        return {name: sum(column) / len(column) for name, column in values.items()}
 
 
 class Probe:
@@ -147,23 +151,21 @@ class Probe:
 
     def __init__(self, labels: LabelSchema, *, with_decoder: bool) -> None:
         self._ignore, self._with_decoder = labels.ignore, with_decoder
-        self._features: list[Tensor] = []
-        self._labels: list[Tensor] = []
-        self._seen: list[Tensor] = []
+        self._found: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, parts: Parts, batch: Batch) -> None:
         """Takes in features and labels of some voxels of each patch."""
-        number = len(self._features)
+        number = ranks.number(len(self._found))
         features, labels = self.voxels(parts, batch, number)
-        self._features.append(features)
-        self._labels.append(labels)
-        self._seen.append(torch.full((len(labels),), number % 2 == 0))
+        self._found.append((features, labels, torch.full((len(labels),), number % 2 == 0)))
 
     def score(self) -> float:
-        """The balanced accuracy; NaN without a batch."""
-        if not self._features:
+        """The balanced accuracy, over the batches of all ranks; NaN without a batch."""
+        found = ranks.collected(self._found)
+        if not found:
             return math.nan
-        return linear_probe(torch.cat(self._features), torch.cat(self._labels), torch.cat(self._seen))
+        features, labels, seen = (torch.cat(column) for column in zip(*found, strict=True))
+        return linear_probe(features, labels, seen)
 
     def voxels(self, parts: Parts, batch: Batch, number: int) -> tuple[Tensor, Tensor]:
         """Features (N, D) and labels (N,) of some voxels of each patch, as the number of the batch draws them."""

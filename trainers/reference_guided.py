@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts, Settings, Trainer
 from selfcfg.errors import UsageError, nearest
+from selfcfg.kernels import ranks
 from selfcfg.nets.unet import build_parts
 from selfcfg.plan import Configuration, Plan
 from selfcfg.trainers.matching import MISMATCH, Alignment, Matching, MatchingSettings, Schedule, total
-from selfcfg.trainers.pretext.installed import TASKS, task_tables
+from selfcfg.trainers.pretext.installed import TASKS, task_tables, why_not_split
 from selfcfg.trainers.pretext.task import Task
 from selfcfg.trainers.pretraining import PROBE, PROBED, UNLABELLED, Means, PretrainingSettings, Probe
 from selfcfg.trainers.supervised import Supervised, SupervisedSettings
@@ -79,6 +80,11 @@ class ReferenceGuided(Trainer[GuidedBase]):
     def needs_for(cls, settings: GuidedBase) -> Mapping[str, Need]:
         """Images as the task wants them, labelled patches of the reference, and own ones to probe features on."""
         return {UNLABELLED: TASKS[settings.task].need, REFERENCE: Need(reference=True), PROBE: PROBED}
+
+    @classmethod
+    def why_not_split(cls, settings: GuidedBase) -> str:
+        """As the task says."""
+        return why_not_split([TASKS[settings.task]])
 
     @classmethod
     def second_order_for(cls, settings: GuidedBase) -> bool:
@@ -157,14 +163,14 @@ class ReferenceGuided(Trainer[GuidedBase]):
         alignment, asked = Alignment(parts["encoder"], (PRETEXT, REFERENCE)), self._new_task()
 
         def labelled() -> Iterator[Mapping[str, Batch]]:
-            for number, streams in enumerate(batches):
+            for index, streams in enumerate(batches):
                 if UNLABELLED in streams:
                     found = self.task.scores(_of_task(parts), streams[UNLABELLED])
                     means.add({f"{self.task.name} {score}": value for score, value in found.items()})
                 if PROBE in streams:
                     probe.add(parts, streams[PROBE])
                 if UNLABELLED in streams and REFERENCE in streams:
-                    self._align(alignment, asked, parts, streams, number)
+                    self._align(alignment, asked, parts, streams, ranks.number(index))
                 if REFERENCE in streams:
                     yield {"labelled": streams[REFERENCE]}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts, Settings
 from selfcfg.errors import UsageError
+from selfcfg.kernels import ranks
 from selfcfg.kernels.contrast import Contrast, contrast, in_order, spread
 from selfcfg.kernels.masking import hidden_blocks, seen_ahead
 from selfcfg.nets.heads import DenseHead, GlobalHead, Queue
@@ -87,6 +88,7 @@ class Sequential(Pretraining[SequentialSettings]):
     """
 
     name: ClassVar[str] = "sequential"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[Settings]] = SequentialSettings
     needs: ClassVar[Mapping[str, Need]] = {
         UNLABELLED: Need(targets=False, views=2, sequence=SEQUENCE, shift=0.1),
@@ -213,7 +215,7 @@ class Sequential(Pretraining[SequentialSettings]):
 
     def _ordered(self, parts: Parts, features: list[Tensor], places: Places) -> Contrast:
         """The order within each sequence, of patches that lie inside their case."""
-        numbers = parts["ranking"](features).view(-1, SEQUENCE)
+        numbers = ranks.gathered(parts["ranking"](features)).view(-1, SEQUENCE)
         return in_order(numbers, places.whole.view(-1, SEQUENCE))
 
     def _painted(
@@ -221,6 +223,7 @@ class Sequential(Pretraining[SequentialSettings]):
     ) -> _Painted:
         """How well the neighbours of each patch are painted, over the voxels that it was not shown."""
         image, settings = batch.image, self.settings
+        slices, inside = ranks.own(places.slices), ranks.own(places.whole)
         hidden = hidden_blocks(image, settings.mask_block, settings.mask_ratio, generator)
         features = parts["decoder"](parts["encoder"](image.masked_fill(hidden, 0)))
         before, after = parts["neighbours"](features).float().chunk(2, 1)
@@ -228,9 +231,9 @@ class Sequential(Pretraining[SequentialSettings]):
         left, right = numbers[:, :-1].flatten(), numbers[:, 1:].flatten()
         found = []
         for painted, here, there in ((after, left, right), (before, right, left)):
-            steps = places.slices[there] - places.slices[here]
+            steps = slices[there] - slices[here]
             copied, shown = seen_ahead(image[here], hidden[here], steps)
-            whole = (places.whole[here] & places.whole[there]).view(-1, *[1] * (image.dim() - 1))
+            whole = (inside[here] & inside[there]).view(-1, *[1] * (image.dim() - 1))
             counted = (~shown & whole).expand_as(copied)
             found.append((painted[here][counted], image[there][counted].float(), copied[counted].float()))
         return _Painted(*(torch.cat(column) for column in zip(*found, strict=True)))
@@ -284,7 +287,7 @@ class _Painted(NamedTuple):
     @property
     def error(self) -> Tensor:
         """The mean squared error; 0 without voxels."""
-        return (self.painted - self.wanted).square().sum() / max(1, self.known)
+        return ranks.ratio((self.painted - self.wanted).square().sum(), self.known)
 
     @property
     def of_copying(self) -> Tensor:

@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Self, cast
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from selfcfg.engine.trainer import Batch, Parts, Settings, Trainer
+from selfcfg.kernels import ranks
 from selfcfg.kernels.losses import (
     Terms,
     deep_supervision_weights,
@@ -50,6 +52,7 @@ class Supervised(Trainer[SupervisedSettings]):
     """
 
     name: ClassVar[str] = "supervised"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[Settings]] = SupervisedSettings
 
     def build(self) -> Parts:
@@ -94,8 +97,10 @@ class Supervised(Trainer[SupervisedSettings]):
             logits = parts["head"](parts["decoder"](parts["encoder"](batch.image))[:1])[0]
             found = hard_counts(logits, batch.labels(), self._regions(), self.plan.labels.ignore)
             counts = found if counts is None else counts + found
-        if counts is None:
+        found_by_all = ranks.collected([] if counts is None else [counts])
+        if not found_by_all:
             return {}
+        counts = torch.stack(found_by_all).sum(0)
         scores = {f"dice {name}": _dice(*counts[:, channel].tolist()) for name, channel in self._channels().items()}
         present = [score for score in scores.values() if not math.isnan(score)]
         return {"dice": sum(present) / len(present) if present else math.nan, **scores}

@@ -12,6 +12,7 @@ from selfcfg import __version__
 from selfcfg.cli import (
     benchmarking,
     calibrating,
+    clusters,
     comparing,
     data,
     exchange,
@@ -21,10 +22,21 @@ from selfcfg.cli import (
     selecting,
     training,
 )
-from selfcfg.errors import SelfcfgError, Stopped
+from selfcfg.cli.sharing import ARGUMENTS, is_first, refuse_other_command
+from selfcfg.errors import (
+    AlreadyTold,
+    ProcessLost,
+    SelfcfgError,
+    Stopped,
+    ToldElsewhere,
+    TrainingDiverged,
+    printable,
+)
 
 STOPPED = Stopped.exit_code
 TRAINING = ("train", "plan-and-train", "run")
+OF_ALL = (Stopped, TrainingDiverged)
+"""What ends all processes that train together at once."""
 _WrongUse: Any = typer.BadParameter.__mro__[1]  # UsageError of the click that typer brings or uses
 
 app = typer.Typer(
@@ -53,6 +65,8 @@ app.add_typer(benchmarking.benchmark, name="benchmark")
 app.add_typer(exchange.importing, name="import")
 app.command("export")(exchange.export)
 app.command("report")(inspection.report)
+app.command("status")(clusters.status)
+app.command("cancel")(clusters.cancel)
 app.command("list")(inspection.list_things)
 app.command("show")(inspection.show)
 app.command("doctor")(inspection.doctor)
@@ -67,10 +81,12 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 def run(arguments: list[str]) -> int:
     """Runs one command line and returns its exit code."""
+    token = ARGUMENTS.set(tuple(arguments))
     try:
+        refuse_other_command(arguments)
         code = app(arguments, prog_name="selfcfg", standalone_mode=False)
     except SelfcfgError as error:
-        return _failed(str(error), error.exit_code, arguments)
+        return _failed_with(error, arguments)
     except typer.Exit as stop:
         return stop.exit_code
     except _WrongUse as error:
@@ -81,7 +97,20 @@ def run(arguments: list[str]) -> int:
         return _failed(message, 2, arguments, usage)
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted; the same command goes on (train: with --resume)", STOPPED, arguments)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{where}{error.strerror or error}; see to the file, its disk and who may use it", 1, arguments)
+    finally:
+        ARGUMENTS.reset(token)
     return code if isinstance(code, int) else 0
+
+
+def _failed_with(error: SelfcfgError, arguments: list[str]) -> int:
+    """Tells an error, if no other process does."""
+    is_lost = isinstance(error, ProcessLost) and "--debug" not in arguments
+    if is_lost or isinstance(error, AlreadyTold | ToldElsewhere) or (not is_first() and isinstance(error, OF_ALL)):
+        return error.exit_code
+    return _failed(str(error), error.exit_code, arguments)
 
 
 def _failed(message: str, code: int, arguments: list[str], usage: str = "") -> int:
@@ -89,7 +118,7 @@ def _failed(message: str, code: int, arguments: list[str], usage: str = "") -> i
         import traceback  # noqa: PLC0415
 
         traceback.print_exc()
-    sys.stderr.write(f"{usage}{'stopped' if code == STOPPED else 'error'}: {message}\n")
+    sys.stderr.write(f"{usage}{'stopped' if code == STOPPED else 'error'}: {printable(message)}\n")
     if "--json" in arguments:
         sys.stdout.write(json.dumps({"error": message, "exit_code": code}) + "\n")
     return code

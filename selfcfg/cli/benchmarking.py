@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption
 from selfcfg.cli.options import (
     ConfigurationOption,
     DatasetArgument,
@@ -29,6 +30,8 @@ from selfcfg.errors import SelfcfgError, UsageError, counted, listed
 if TYPE_CHECKING:
     from selfcfg.engine.label_efficiency.benchmark import Benchmark
     from selfcfg.engine.label_efficiency.jobs import Finished
+    from selfcfg.engine.label_efficiency.wanted import LabelEfficiency
+    from selfcfg.project import Project
 
 benchmark = typer.Typer(help="Compares training strategies.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -87,6 +90,9 @@ def label_efficiency(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="keep weights and predictions of finished jobs")] = False,
     device: DeviceOption = None,
+    cluster: ClusterOption = None,
+    cluster_set: ClusterSetOption = None,
+    only: Annotated[str | None, typer.Option(metavar="JOB", help="this job alone, what it needs being done")] = None,
     jobs: Annotated[
         int, typer.Option(min=0, help="trainings at once, each on one core; 0: one a core, with an accelerator one")
     ] = 0,
@@ -95,8 +101,6 @@ def label_efficiency(
     debug: DebugOption = False,
 ) -> None:
     """Trains each arm with few labels and tells what pretraining is worth; given again, it goes on where it stopped."""
-    from selfcfg.engine.label_efficiency.benchmark import open_benchmark  # noqa: PLC0415
-    from selfcfg.engine.label_efficiency.jobs import run_benchmark  # noqa: PLC0415
     from selfcfg.engine.label_efficiency.wanted import LabelEfficiency  # noqa: PLC0415
 
     wanted = LabelEfficiency(
@@ -116,12 +120,60 @@ def label_efficiency(
         planner=planner,
         mirroring=mirroring,
         device=device,
+        elsewhere=cluster is not None,
     )
     speaker, project = Speaker(as_json), open_project(dataset, workspace)
-    opened = open_benchmark(project, wanted, (out or project.results / "label-efficiency").absolute())
+    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, device)
+    _compare(speaker, project, wanted, out or project.results / "label-efficiency", _How(jobs, keep, only, there))
+
+
+class _How(NamedTuple):
+    """How a benchmark is run."""
+
+    jobs: int
+    keep: bool
+    only: str | None
+    cluster: Cluster | None
+
+
+def _compare(speaker: Speaker, project: Project, wanted: LabelEfficiency, folder: Path, how: _How) -> None:
+    """Runs a benchmark of label efficiency, here or on a cluster, or one job of it."""
+    from selfcfg.engine.label_efficiency.benchmark import open_benchmark  # noqa: PLC0415
+    from selfcfg.engine.label_efficiency.jobs import Finished, run_alone, run_benchmark  # noqa: PLC0415
+    from selfcfg.engine.label_efficiency.results import read_results  # noqa: PLC0415
+
+    folder = folder.absolute()
+    words = _words(wanted, folder, how.keep) if how.cluster else []
+    if how.cluster and how.cluster.kind == "slurm":
+        _prepare(how.cluster, wanted, folder.name, words)
+    opened = open_benchmark(project, wanted, folder)
     cases = f"{len(opened.train)} training cases, {len(opened.test)} test cases"
     speaker.say(f"{project.name}: {counted(len(opened.jobs()), 'job')}, {cases}")
-    _tell(speaker, opened, run_benchmark(opened, jobs=jobs, keep=keep))
+    if how.only is not None:
+        run_alone(opened, how.only, keep=how.keep)
+        speaker.done({"benchmark": str(folder), "job": how.only})
+    elif how.cluster:
+        from selfcfg.engine.cluster.graphs import benchmark_tasks  # noqa: PLC0415
+
+        if how.cluster.run(folder.name, benchmark_tasks(how.cluster.caller, opened, words)):
+            done = {result.name: result for result in read_results(folder)}
+            _tell(speaker, opened, Finished([done[job.name] for job in opened.jobs()], {}))
+    else:
+        _tell(speaker, opened, run_benchmark(opened, jobs=how.jobs, keep=how.keep))
+
+
+def _words(wanted: LabelEfficiency, folder: Path, keep: bool) -> list[str]:
+    """The benchmark as options."""
+    from selfcfg.engine.cluster.commands import benchmark_options  # noqa: PLC0415
+
+    return [*benchmark_options(wanted), "--out", str(folder), *(["--keep"] if keep else [])]
+
+
+def _prepare(cluster: Cluster, wanted: LabelEfficiency, name: str, words: list[str]) -> None:
+    """Has a job preprocess what the benchmark reads, so that it can be opened here."""
+    from selfcfg.engine.cluster.graphs import preparing_task  # noqa: PLC0415
+
+    cluster.run(f"{name}-prepare", [preparing_task(cluster.caller, words, wanted.configuration, wanted.planner)])
 
 
 @benchmark.command("distillation")

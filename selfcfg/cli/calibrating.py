@@ -16,6 +16,7 @@ from selfcfg.cli.options import (
     SeedOption,
     Speaker,
     WorkspaceOption,
+    typed,
 )
 from selfcfg.workspace import Workspace
 
@@ -52,4 +53,4 @@ def calibrate(
         "error": quality.error,
         "error_of_mean": quality.error_of_mean,
     }
-    speaker.done(answer, f"selfcfg predict {run} -i IMAGES -o OUTPUT --uncertainty")
+    speaker.done(answer, f"selfcfg predict {typed(run)} -i IMAGES -o OUTPUT --uncertainty")

@@ -31,7 +31,7 @@ SystemsArgument = Annotated[
     typer.Argument(
         metavar="NAME=PATH...",
         help="PATH: experiment or fold folder, folder with a summary.json (ours or nnU-Net's), or of label maps; "
-        "NAME=PATH,PATH: repetitions, such as seeds, which are averaged",
+        "NAME=PATH,PATH or NAME='PATH*': repetitions, such as seeds, which are averaged",
     ),
 ]
 SubjectsOption = Annotated[

@@ -19,8 +19,9 @@ from selfcfg.cli.options import (
     WorkspaceOption,
     open_project,
     split_values,
+    typed,
 )
-from selfcfg.errors import counted
+from selfcfg.errors import UsageError, counted
 from selfcfg.workspace import Workspace
 
 ChannelsOption = Annotated[
@@ -144,7 +145,7 @@ def convert_rle_csv(
 
 def _converted(speaker: Speaker, root: Path, n_cases: int) -> None:
     speaker.say(f"converted {counted(n_cases, 'case')} to {root}")
-    speaker.done({"dataset": str(root)}, f"selfcfg check {root.name}")
+    speaker.done({"dataset": str(root)}, f"selfcfg check {typed(root.name)}")
 
 
 def check(
@@ -173,7 +174,7 @@ def check(
     kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(finding.kind for finding in findings).most_common())
     found = f"{counted(errors, 'error')}, {counted(len(findings) - errors, 'warning')}"
     speaker.say(f"{root.name}: {found}" + (f" ({kinds})" if kinds else ""))
-    next_command = "" if errors else f"selfcfg plan {root.name} --explain"
+    next_command = "" if errors else f"selfcfg plan {typed(root.name)} --explain"
     speaker.done({"findings": [finding.model_dump(mode="json") for finding in findings]}, next_command)
     if errors:
         raise typer.Exit(1)
@@ -193,13 +194,17 @@ def fingerprint(
     project = open_project(dataset, workspace)
     facts = pipeline.fingerprint(project, jobs)
     speaker.say(f"measured {counted(facts.n_cases, 'case')} of {project.name}: {project.fingerprint_file}")
-    speaker.done({"fingerprint": str(project.fingerprint_file)}, f"selfcfg plan {project.name} --explain")
+    speaker.done({"fingerprint": str(project.fingerprint_file)}, f"selfcfg plan {typed(project.name)} --explain")
 
 
 def preprocess(
     dataset: DatasetArgument,
     configuration: ConfigurationOption = None,
     planner: PlanOption = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="N/ALL", help="a share of the cases, such as 1/4; other machines do the others"),
+    ] = None,
     jobs: JobsOption = 0,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -208,12 +213,27 @@ def preprocess(
     """Crops, normalises and resamples the cases of a dataset; only new or changed cases are done."""
     from selfcfg.engine import pipeline  # noqa: PLC0415
 
+    share = pipeline.WHOLE if shard is None else pipeline.Shard(*_share_of(shard))
     speaker = Speaker(as_json)
     project = open_project(dataset, workspace)
     _, chosen = project.plan(planner)
     name = configuration or chosen.default_configuration
     chosen.configuration(name)
-    store = pipeline.store(project, chosen, name, jobs)
+    store = pipeline.store(project, chosen, name, jobs, share)
     used = f" --planner {planner}" if planner else ""
     speaker.say(f"{len(store.cases())} cases of {project.name} are ready for {name}: {store.folder}")
-    speaker.done({"store": str(store.folder), "configuration": name}, f"selfcfg train {project.name} -c {name}{used}")
+    speaker.done(
+        {"store": str(store.folder), "configuration": name}, f"selfcfg train {typed(project.name)} -c {name}{used}"
+    )
+
+
+def _share_of(text: str) -> tuple[int, int]:
+    """The numbers of a share given as N/ALL.
+
+    Raises:
+        UsageError: no such share.
+    """
+    number, _, of_all = text.partition("/")
+    if not number.isdigit() or not of_all.isdigit() or not 1 <= int(number) <= int(of_all):
+        raise UsageError("--shard", f"'{text}' is no share of the cases", "write 1/4 for the first of four")
+    return int(number), int(of_all)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfcfg.errors import UsageError
+from selfcfg.errors import UsageError, printable
 from selfcfg.project import Project
 from selfcfg.workspace import Workspace
 
@@ -105,9 +106,14 @@ def going_on() -> Iterator[list[dict[str, Any]]]:
         _ends.reset(token)
 
 
-def keeping(save_probabilities: bool) -> Keeping:
+def is_followed() -> bool:
+    """Whether a selection follows the command."""
+    return _ends.get() is not None
+
+
+def keeping(save_probabilities: bool, for_select: bool = False) -> Keeping:
     """Whether a training writes the probabilities of its validation cases: also where a selection follows."""
-    return "kept" if save_probabilities else "none" if _ends.get() is None else "passing"
+    return "kept" if save_probabilities else "passing" if for_select or is_followed() else "none"
 
 
 class Speaker:
@@ -119,7 +125,7 @@ class Speaker:
     def say(self, text: str) -> None:
         """Writes text for people; to stderr when stdout belongs to a program."""
         stream = sys.stderr if self.as_json else sys.stdout
-        stream.write(text.rstrip("\n") + "\n")
+        stream.write(printable(text.rstrip("\n")) + "\n")
         stream.flush()
 
     def done(self, result: dict[str, Any], next_command: str = "") -> None:
@@ -140,6 +146,11 @@ def open_project(dataset: str, workspace: Path | None) -> Project:
     return Project.of(Workspace.at(workspace), dataset)
 
 
+def typed(value: object) -> str:
+    """A name or path as a person would have to type it in a shell, whatever signs are in it."""
+    return shlex.quote(str(value))
+
+
 def split_values(values: Iterable[str] | None) -> list[str]:
     """Values given by repetition, commas, or both."""
     return [part.strip() for value in values or () for part in value.split(",") if part.strip()]
@@ -154,7 +165,7 @@ def folds_of(values: list[str] | None, default: list[int]) -> list[int] | None:
     names = split_values(values)
     if "all" in names:
         return None
-    if bad := [name for name in names if not name.isdigit()]:
+    if bad := [name for name in names if not name.isdecimal()]:
         raise UsageError("--fold", f"'{bad[0]}' is neither a number nor 'all'", "give 0, or 0,1, or all")
     return [int(name) for name in names] or default
 

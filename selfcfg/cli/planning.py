@@ -29,6 +29,7 @@ from selfcfg.cli.options import (
     seconds_of,
     settings_of,
     spacing_of,
+    typed,
 )
 from selfcfg.engine.planner import Target
 from selfcfg.errors import UsageError
@@ -136,7 +137,7 @@ def forecast(
         "before": [one.model_dump(mode="json") for one in made[:-1]],
     }
     used = f" --planner {planner}" if planner else ""
-    speaker.done(result, f"selfcfg train {project.name} -c {made[-1].configuration}{used}")
+    speaker.done(result, f"selfcfg train {typed(project.name)} -c {made[-1].configuration}{used}")
 
 
 def warn(plan: Plan, facts: Fingerprint) -> list[dict[str, Any]]:
@@ -267,7 +268,7 @@ def _for_dataset(wish: _Wish, project: Project, jobs: int) -> _Made:
 
 def _next(made: _Made, time_budget: str | None) -> str:
     """The command that follows; it names the plan where there are others."""
-    file, name = made.files[0], made.plan.dataset
+    file, name = made.files[0], typed(made.plan.dataset)
     used = f" --planner {file.stem}" if len(list(file.parent.glob("*.json"))) > 1 else ""
     if time_budget is not None:
         return f"selfcfg train {name}{used} --time-budget {time_budget}"

@@ -44,20 +44,26 @@ def train_recipe(
     Raises:
         SelfcfgError: jobs failed; each is named, those that did not depend on them are done.
     """
-    from selfcfg.engine.experiment import open_experiment  # noqa: PLC0415
     from selfcfg.engine.recipes.jobs import run_graph  # noqa: PLC0415
 
-    graph, last = opened.graph, opened.recipe.expansion.stages[-1]
-    finished = run_graph(project, graph, jobs=jobs, at_once=at_once, tell=speaker.say)
+    finished = run_graph(project, opened.graph, jobs=jobs, at_once=at_once, tell=speaker.say)
     for error in finished.diverged.values():
         speaker.say(f"left out of the choice: {error}")
     if finished.failed:
         raise _failure(finished)
-    ends = [finished.places[one.key] for one in last.handed_on]
+    return ends_of(project, opened, finished.places, jobs=jobs)
+
+
+def ends_of(project: Project, opened: OpenRecipe, places: Mapping[str, Path], *, jobs: int) -> list[Experiment]:
+    """The experiments that a recipe ends with, once the folder of each candidate and kept one is known."""
+    from selfcfg.engine.experiment import open_experiment  # noqa: PLC0415
+
+    graph, last = opened.graph, opened.recipe.expansion.stages[-1]
+    ends = [places[one.key] for one in last.handed_on]
     experiments = []
     for folder in dict.fromkeys(ends):
         folds = [job for job in graph.jobs if graph.folder / job.key == folder]
-        request = folds[0].resolved(finished.places)
+        request = folds[0].resolved(places)
         experiments.append(open_experiment(project, request, [job.fold for job in folds], jobs=jobs))
     return experiments
 

@@ -18,6 +18,7 @@ from selfcfg.cli.options import (
     WorkspaceOption,
     going_on,
     open_project,
+    typed,
 )
 from selfcfg.cli.training import plan_and_train
 from selfcfg.errors import UsageError
@@ -63,13 +64,22 @@ def select(
 @wraps(plan_and_train)
 def run(**given: Any) -> None:
     """Does plan-and-train, then select, and ends with the report."""
+    from selfcfg.engine.prediction.selected import selected_folder  # noqa: PLC0415
+    from selfcfg.engine.selection.records import FILE, Selection  # noqa: PLC0415
     from selfcfg.engine.selection.select import Wanted  # noqa: PLC0415
 
     with going_on() as ends:
         plan_and_train(**given)
     speaker, project = Speaker(given["as_json"]), open_project(given["dataset"], given["workspace"])
+    if "submit" in ends[0]:
+        speaker.done(ends[0], f"bash {ends[0]['submit']}")
+        return
     if ends[0].get("dice") is None and "candidates" not in ends[0]:
-        speaker.done(ends[0], f"selfcfg train {project.name} --init {ends[0]['run']}")
+        speaker.done(ends[0], f"selfcfg train {typed(project.name)} --init {typed(ends[0]['run'])}")
+        return
+    if given["cluster"]:
+        folder = selected_folder(project.results)
+        _chosen(speaker, project, (folder, Selection.read(folder / FILE)), Workspace.at(given["workspace"]), ends[0])
         return
     wanted = Wanted(device=given["device"], jobs=given["jobs"] or default_jobs())
     _select(speaker, project, wanted, Workspace.at(given["workspace"]), ends[0])
@@ -81,16 +91,24 @@ run.__doc__ = "Does plan-and-train, then select, and ends with the report."
 def _select(speaker: Speaker, project: Project, wanted: Wanted, place: Workspace, told: dict[str, Any]) -> None:
     """Chooses, and writes the report that was there before once more, with what was chosen."""
     from selfcfg.engine.selection import select as engine  # noqa: PLC0415
+
+    _chosen(speaker, project, engine.select(project, wanted), place, told)
+
+
+def _chosen(
+    speaker: Speaker, project: Project, found: tuple[Path, Selection], place: Workspace, told: dict[str, Any]
+) -> None:
+    """Tells what was chosen."""
     from selfcfg.report.report import report_experiment  # noqa: PLC0415
 
-    folder, selection = engine.select(project, wanted)
+    folder, selection = found
     speaker.say(_summary(selection))
     speaker.say(f"model: {folder}; all that was compared, and why: {folder / 'selection.md'}")
     if told.get("report"):
         report = report_experiment(Path(told["report"]).parent, place)
         speaker.say(f"report: {report.page}")
     answer = {**told, "model": str(folder), "dice": selection.dice}
-    speaker.done(answer, f"selfcfg predict {project.name} -i INPUT -o OUTPUT")
+    speaker.done(answer, f"selfcfg predict {typed(project.name)} -i INPUT -o OUTPUT")
 
 
 def _summary(selection: Selection) -> str:

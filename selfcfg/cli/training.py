@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfcfg.cli.budget import Budget
+from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption
 from selfcfg.cli.options import (
     ConfigurationOption,
     DatasetArgument,
@@ -32,23 +30,27 @@ from selfcfg.cli.options import (
     folds_of,
     keeping,
     open_project,
-    seconds_of,
     settings_of,
     split_values,
 )
 from selfcfg.cli.planning import offer_less, plan_of, warn
-from selfcfg.cli.recipes import recipe_of, tell_all, train_recipe
+from selfcfg.cli.recipes import recipe_of
+from selfcfg.cli.sharing import (
+    DevicesOption,
+    NodesOption,
+    RendezvousOption,
+    RestartsOption,
+    restarted,
+    shared_by,
+    start_others,
+)
+from selfcfg.cli.trainings import Trainings
 from selfcfg.engine.planner import Target
-from selfcfg.errors import UsageError, counted
-from selfcfg.parallel import default_jobs
+from selfcfg.errors import UsageError
 from selfcfg.workspace import Workspace
 
 if TYPE_CHECKING:
-    from selfcfg.engine.choice import TrainRequest
     from selfcfg.engine.data.collection import Unlabelled
-    from selfcfg.engine.experiment import Experiment
-    from selfcfg.engine.recipes.opening import OpenRecipe
-    from selfcfg.project import Project
 
 InitOption = Annotated[
     Path | None, typer.Option(help="run folder or weights file to start from; what fits is taken over")
@@ -85,8 +87,26 @@ TrainJobsOption = Annotated[
     ),
 ]
 
+OnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JOB", help="of a recipe this job alone, what it needs being done; 'prepare' comes before all"
+    ),
+]
+
+ForSelectOption = Annotated[
+    bool,
+    typer.Option(
+        "--for-select", help="keep the class probabilities of the validation cases until select has used them"
+    ),
+]
+
 ReferenceOption = Annotated[
     str | None, typer.Option(help="labelled dataset that guides a pretraining, see: --trainer reference_guided")
+]
+
+PreviousOption = Annotated[
+    Path | None, typer.Option(help="for a cascade: the experiment folder of its first stage; default: its twin's")
 ]
 
 SUPERVISED = "supervised"
@@ -109,27 +129,32 @@ def train(
     teacher: TeacherOption = None,
     unlabelled: UnlabelledOption = None,
     reference: ReferenceOption = None,
-    previous: Annotated[
-        Path | None, typer.Option(help="for a cascade: the experiment folder of its first stage; default: its twin's")
-    ] = None,
+    previous: PreviousOption = None,
     name: NameOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue an unfinished run where it stopped")] = False,
     time_budget: TimeBudgetOption = None,
     save_probabilities: SaveProbabilitiesOption = False,
+    for_select: ForSelectOption = False,
     device: DeviceOption = None,
+    devices: DevicesOption = None,
+    nodes: NodesOption = 1,
+    rendezvous: RendezvousOption = None,
+    max_restarts: RestartsOption = 0,
     jobs: TrainJobsOption = 0,
+    cluster: ClusterOption = None,
+    cluster_set: ClusterSetOption = None,
+    only: OnlyOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Trains folds of one configuration, then predicts and scores their validation cases."""
     from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
-    from selfcfg.engine.recipes.opening import open_recipe  # noqa: PLC0415
 
-    said = None
-    if recipe is not None:
-        given = {"trainer": trainer, "init": init, "teacher": teacher, "previous": previous}
-        said = recipe_of(recipe, settings, **given, time_budget=time_budget)
+    share = shared_by(devices, nodes, rendezvous, max_restarts, recipe=recipe, time_budget=time_budget, cluster=cluster)
+    given = {"trainer": trainer, "init": init, "teacher": teacher, "previous": previous, "time_budget": time_budget}
+    said = None if recipe is None else recipe_of(recipe, settings, **given)
+    refuse_only(only, recipe, cluster)
     request = TrainRequest(
         configuration=configuration,
         planner=planner,
@@ -137,23 +162,38 @@ def train(
         settings={} if said else settings_of(settings),
         label_fraction=label_fraction,
         seed=seed,
-        init=init.absolute() if init else None,
-        teachers=tuple(Path(path).absolute() for path in split_values(teacher)),
-        unlabelled=unlabelled_sets(unlabelled, workspace),
-        reference=reference_folder(reference, workspace),
-        previous=previous.absolute() if previous else None,
+        **_sources(init, teacher, unlabelled, reference, previous, workspace),
         name=name,
-        resume=resume,
+        resume=resume or restarted(),
         device=device,
-        probabilities=keeping(save_probabilities),
+        processes=share.processes,
+        probabilities=keeping(save_probabilities, for_select),
     )
     project, speaker, folds = open_project(dataset, workspace), Speaker(as_json), folds_of(fold, [0])
-    processes = jobs or default_jobs()
+    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, device)
+    trainings = Trainings.on(speaker, project, workspace, jobs, there, Budget.of(time_budget))
     if said is not None:
-        opened = open_recipe(project, request, said, Workspace.at(workspace), folds, jobs=processes)
-        _train_recipe(speaker, project, opened, processes, jobs or 1)
-        return
-    _tell(speaker, project, _train(speaker, project, request, folds, processes, _Budget.of(time_budget)))
+        trainings.recipe(request, said, folds, only=only)
+    elif not start_others(share, project, request):
+        trainings.folds([request], folds)
+
+
+def _sources(
+    init: Path | None,
+    teacher: list[str] | None,
+    unlabelled: list[str] | None,
+    reference: str | None,
+    previous: Path | None,
+    workspace: Path | None,
+) -> dict[str, Any]:
+    """What a training starts and learns from besides its dataset, as fields of a request."""
+    return {
+        "init": init.absolute() if init else None,
+        "teachers": tuple(Path(path).absolute() for path in split_values(teacher)),
+        "unlabelled": unlabelled_sets(unlabelled, workspace),
+        "reference": reference_folder(reference, workspace),
+        "previous": previous.absolute() if previous else None,
+    }
 
 
 def plan_and_train(
@@ -171,6 +211,8 @@ def plan_and_train(
     save_probabilities: SaveProbabilitiesOption = False,
     device: DeviceOption = None,
     jobs: TrainJobsOption = 0,
+    cluster: ClusterOption = None,
+    cluster_set: ClusterSetOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
@@ -179,21 +221,18 @@ def plan_and_train(
     from selfcfg.engine import pipeline  # noqa: PLC0415
     from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
     from selfcfg.engine.experiment import stages  # noqa: PLC0415
-    from selfcfg.engine.recipes.opening import open_recipe  # noqa: PLC0415
 
-    speaker, budget, project = Speaker(as_json), _Budget.of(time_budget), open_project(dataset, workspace)
+    speaker, budget, project = Speaker(as_json), Budget.of(time_budget), open_project(dataset, workspace)
     recipe_said = None if recipe is None else recipe_of(recipe, settings, trainer=trainer, time_budget=time_budget)
-    processes, strategy = jobs or default_jobs(), trainer or SUPERVISED
-    warnings = pipeline.checked(project, processes)
-    speaker.say(f"{project.name}: {counted(len(project.dataset.cases), 'case')}, {counted(len(warnings), 'warning')}")
-    facts = pipeline.fingerprint(project, processes)
-    chosen = folds_of(fold, []) or None
+    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, device)
+    trainings = Trainings.on(speaker, project, workspace, jobs, there, budget)
+    strategy, facts, chosen = trainer or SUPERVISED, trainings.measured(), folds_of(fold, []) or None
     n_all = len(pipeline.splits(project, facts))
     n_folds = len(chosen or range(n_all))
     share = n_folds + (n_all if configuration == CASCADE else 0)
-    target = budget.target(memory, Target(device=device, configuration=configuration, trainer=strategy), share)
-    file, made = plan_of(speaker, project, facts, planner, target)
-    if budget.seconds is None and settings is None:
+    wanted = Target(device=device, configuration=configuration, trainer=strategy)
+    file, made = plan_of(speaker, project, facts, planner, budget.target(memory, wanted, share))
+    if budget.seconds is None and settings is None and there is None:
         offer_less(speaker, made, device)
     told = {"warnings": warn(made, facts)}
     request = TrainRequest(
@@ -206,119 +245,13 @@ def plan_and_train(
         resume=True,
         device=device,
         probabilities=keeping(save_probabilities),
+        elsewhere=there is not None,
     )
     if recipe_said:
-        opened = open_recipe(project, request, recipe_said, Workspace.at(workspace), chosen, jobs=processes)
-        _train_recipe(speaker, project, opened, processes, jobs or 1, told)
-        return
-    *before, last = stages(project, request, chosen, jobs=processes)
-    for stage in before:
-        _train(speaker, project, stage, None, processes, budget, n_later=n_folds)
-    _tell(speaker, project, _train(speaker, project, last, chosen, processes, budget), told)
-
-
-def _train_recipe(
-    speaker: Speaker,
-    project: Project,
-    opened: OpenRecipe,
-    jobs: int,
-    at_once: int,
-    told: Mapping[str, Any] = MappingProxyType({}),
-) -> None:
-    """Trains a recipe; the scores are those of what its last stage ends with."""
-    folder, experiments = opened.graph.folder, train_recipe(speaker, project, opened, jobs=jobs, at_once=at_once)
-    if len(experiments) == 1:
-        _tell(speaker, project, experiments[0], {"run": str(folder), **told})
+        trainings.recipe(request, recipe_said, chosen, told)
     else:
-        tell_all(speaker, folder, experiments, told)
-
-
-def _tell(
-    speaker: Speaker, project: Project, experiment: Experiment, told: Mapping[str, Any] = MappingProxyType({})
-) -> None:
-    """The scores of all finished folds, and the report on them; `told` goes into the JSON object, and before it."""
-    from selfcfg.engine.scoring.validation import cross_validated, scored_folds  # noqa: PLC0415
-    from selfcfg.report.report import write_report  # noqa: PLC0415
-
-    if not experiment.trainer_type.segments(experiment.settings):
-        first = experiment.run(experiment.folds[0]).path
-        folds = [experiment.run(fold).path.name for fold in experiment.folds]
-        told = {"run": str(experiment.folder), "folds": folds, "dice": None, **told}
-        again = f"selfcfg train {experiment.project.name} -c {experiment.configuration_name}"
-        speaker.done(told, f"{again} --fold {experiment.folds[0]} --init {first}")
-        return
-    scores, scored = cross_validated(experiment.folder), scored_folds(experiment.folder)
-    if len(scored) > 1:
-        speaker.say(f"all finished folds together:\n{scores.table()}")
-    measured = project.fingerprint_file
-    report = write_report(experiment.folder, scores, project.dataset, experiment.plan, fingerprint=measured)
-    speaker.say(f"report: {report.page}")
-    result = {
-        "run": str(experiment.folder),
-        "folds": [run.path.name for run in scored],
-        "dice": scores.foreground_mean["dice"],
-        "report": str(report.page),
-        "markdown": str(report.markdown),
-        **told,
-    }
-    speaker.done(result, f"selfcfg predict {result['run']} -i INPUT -o OUTPUT")
-
-
-@dataclass(frozen=True)
-class _Budget:
-    """The time that a command may take, from when it was given.
-
-    Args:
-        seconds: of the whole command; None: as long as it takes.
-        began: when it was given.
-    """
-
-    seconds: float | None
-    began: float
-
-    @classmethod
-    def of(cls, text: str | None) -> _Budget:
-        return cls(seconds_of(text), time.monotonic())
-
-    def target(self, memory_gb: float | None, wanted: Target, n_trainings: int) -> Target:
-        """What a plan is to fit: the time of one training on a processor, unless a memory was given."""
-        from selfcfg.engine.device import choose_device  # noqa: PLC0415
-
-        if self.seconds is None or memory_gb is not None or choose_device(wanted.device).type != "cpu":
-            return Target(memory_gb)
-        return replace(wanted, seconds=self.seconds / n_trainings)
-
-    def applied(self, experiment: Experiment, n_later: int) -> Experiment:
-        """The experiment with as many epochs as its share of the time left allows, `n_later` folds to come after it."""
-        from selfcfg.engine.forecasting.time_budget import within  # noqa: PLC0415
-
-        if self.seconds is None:
-            return experiment
-        left = self.seconds - (time.monotonic() - self.began)
-        here = len(experiment.folds)
-        return within(experiment, left * here / (here + n_later), self.seconds)
-
-
-def _train(
-    speaker: Speaker,
-    project: Project,
-    request: TrainRequest,
-    folds: list[int] | None,
-    jobs: int,
-    budget: _Budget,
-    *,
-    n_later: int = 0,
-) -> Experiment:
-    """Trains and scores the folds of one experiment."""
-    from selfcfg.engine.experiment import open_experiment  # noqa: PLC0415
-    from selfcfg.engine.folds import train_fold  # noqa: PLC0415
-
-    experiment = budget.applied(open_experiment(project, request, folds, jobs=jobs), n_later)
-    for fold in experiment.folds:
-        result = train_fold(experiment, fold)
-        scores = f"\n{result.evaluation.table()}" if result.evaluation else ", pretrained"
-        speaker.say(f"{experiment.configuration_name}, fold {fold}: {result.run.path}{scores}")
-    return experiment
+        both = stages(project, request, chosen, jobs=trainings.processes)
+        trainings.folds(both, chosen, told, n_folds=n_folds)
 
 
 def reference_folder(given: str | None, workspace: Path | None) -> Path | None:
@@ -338,3 +271,15 @@ def unlabelled_sets(given: list[str] | None, workspace: Path | None) -> tuple[Un
         images = Workspace.at(workspace).dataset_folder(name)
         found.append(Unlabelled(images=images, group=group or None))
     return tuple(found)
+
+
+def refuse_only(only: str | None, recipe: str | None, cluster: str | None) -> None:
+    """Raises where one job alone is asked for, and there are none, or all are to be submitted.
+
+    Raises:
+        UsageError: says which option does not go with it.
+    """
+    if only is not None and recipe is None:
+        raise UsageError(f"--only {only}", "jobs have names in a recipe", "name it with --recipe, or give --fold")
+    if only is not None and cluster is not None:
+        raise UsageError(f"--only {only} --cluster {cluster}", "one runs a job here, the other submits all", "drop one")

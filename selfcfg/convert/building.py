@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from selfcfg.errors import DataError, SelfcfgError, UsageError, listed
-from selfcfg.files import new_folder, refused
+from selfcfg.files import new_folder, refused, write_json
 from selfcfg.geometry import Geometry
 from selfcfg.image_files import DICOM_ENDINGS, RASTER_ENDINGS
 from selfcfg.io.images import ending_of, read_image, read_label, write_image, write_label
+from selfcfg.io.notes import without_notes
 from selfcfg.parallel import default_jobs, run_cases
 from selfcfg.progress import progress
 
@@ -179,7 +180,7 @@ def common_ending(sources: list[SourceCase], surveys: Mapping[str, CaseSurvey]) 
 
 
 def write_case(item: Writing) -> None:
-    """Writes the files of one case; those that need no change are copied byte for byte."""
+    """Writes the files of one case; those that need no change are copied, see `copy`."""
     write_images(item)
     if item.case.label is not None:
         _write_label(item, item.case.label, label_file(item))
@@ -220,19 +221,22 @@ def read_source(path: Path) -> tuple[np.ndarray[Any, Any], Geometry]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copies a file unchanged; not as a link, so that editing one of the two in place never changes the other.
+    """Copies a file, without notes that may name a patient; not as a link: editing one never changes the other.
 
     Raises:
         SelfcfgError: the disk refused the bytes.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        if (clean := without_notes(source)) is None:
+            shutil.copyfile(source, target)
+        else:
+            target.write_bytes(clean)
         if target.name.lower().endswith(_TIFF):
-            from selfcfg.io.tiff import sidecar  # noqa: PLC0415 - only TIFF files need tifffile
+            from selfcfg.io.tiff import read_spacing  # noqa: PLC0415 - only TIFF files need tifffile
 
-            if beside := sidecar(source):
-                shutil.copyfile(beside, target.with_suffix(".json"))
+            if beside := read_spacing(source):
+                write_json(target.with_suffix(".json"), {"spacing": list(beside)})
     except OSError as error:
         raise refused(target, error) from error
 
@@ -280,6 +284,8 @@ def _is_plain(path: Path, image: np.ndarray[Any, Any]) -> bool:
     ending = ending_of(path)
     if ending not in RASTER_ENDINGS:
         return len(image) == 1
+    if ending == ".bmp":
+        return False  # what lies between and behind its parts is not looked at
     if ending in _TIFF:
         from selfcfg.io import tiff  # noqa: PLC0415
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from selfcfg.convert.building import refuse
 from selfcfg.errors import DataError, UsageError, listed, nearest
 from selfcfg.image_files import DICOM_ENDINGS, stem_in
+from selfcfg.sheets import as_given
 
 _ID_NAMES = ("imageid", "image", "imagename", "img", "imgid", "imagefile", "filename", "file", "sopinstanceuid", "id")
 _CODE_NAMES = ("encodedpixels", "encodedmask", "rle", "rlemask", "maskrle", "encoding", "segmentation", "mask")
@@ -104,7 +105,8 @@ def rows_of(path: Path) -> Iterator[list[str]]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             first = stream.readline()
             stream.seek(0)
-            yield from csv.reader(stream, delimiter=max(_DELIMITERS, key=first.count))
+            for row in csv.reader(stream, delimiter=max(_DELIMITERS, key=first.count)):
+                yield [as_given(cell) for cell in row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"read {path}", f"not a table in UTF-8 ({error})", "save it as CSV") from error
     except OSError as error:

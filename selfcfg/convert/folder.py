@@ -53,9 +53,10 @@ class FolderRequest(Record):
 def convert_folder(request: FolderRequest, destination: Path) -> Dataset:
     """The dataset that it wrote to `destination`, which appears whole or not at all.
 
-    Every file is read to its end. Files that need no change are copied byte for byte; volumes of several channels are
-    split, pictures lose palettes and opaque alpha channels; JPEG becomes PNG, since labels share the suffix and JPEG
-    changes values. Labels get consecutive values; the original ones are recorded in dataset.json.
+    Every file is read to its end. Files that need no change are copied, without notes that may name a patient; volumes
+    of several channels are split, pictures lose palettes and opaque alpha channels; JPEG becomes PNG, since labels
+    share the suffix and JPEG changes values. Labels get consecutive values; the original ones are recorded in
+    dataset.json.
 
     Raises:
         UsageError: the request cannot be met, or `destination` exists.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,4 +159,4 @@ def plan_class(name: str) -> LabelPlan:
 
 
 def _is_number(text: str) -> bool:
-    return text.removeprefix("-").isdigit()
+    return re.fullmatch(r"-?[0-9]{1,9}", text) is not None

@@ -12,7 +12,7 @@ from selfcfg.convert.label_plan import parse_declared, plan_declared
 from selfcfg.dataset import Dataset, Provenance
 from selfcfg.errors import DataError, UsageError, listed
 from selfcfg.files import read_json, write_json
-from selfcfg.image_files import ending_in, stem_in
+from selfcfg.image_files import ending_in, is_case_name, stem_in
 from selfcfg.progress import say
 
 
@@ -20,7 +20,7 @@ def convert_msd(source: Path, destination: Path) -> Dataset:
     """The dataset that it wrote to `destination`, which appears whole or not at all.
 
     Every file that dataset.json lists is read to its end. Images of several channels are split into one file each, what
-    needs no change is copied byte for byte; label values must be declared. Test images go to imagesTs.
+    needs no change is copied without its notes; label values must be declared. Test images go to imagesTs.
 
     Raises:
         UsageError: `source` is no such task, or `destination` exists.
@@ -67,6 +67,8 @@ def _cases_of(source: Path, content: Any) -> tuple[list[SourceCase], list[Source
         raise DataError(
             f"read {file}", "no list of 'training' cases", "give the folder of one task, with its own dataset.json"
         )
+    if not isinstance(content.get("test") or [], list):
+        raise DataError(f"read {file}", "'test' is no list of file names", "mend dataset.json, or leave it out")
     training, test, problems = [], [], []
     for entry in content["training"]:
         image = entry.get("image") if isinstance(entry, dict) else None
@@ -81,8 +83,9 @@ def _cases_of(source: Path, content: Any) -> tuple[list[SourceCase], list[Source
             problems.append(f"'test' entry {entry!r} is not a file name")
         elif not _is_hidden(image):
             test.append(SourceCase(_stem(image), (source / image,), None))
-    problems += _file_problems(source, [*training, *test])
     names = [case.id for case in training]
+    bad = [case.id[:80] for case in (*training, *test) if not is_case_name(case.id)]
+    problems += [f"{name!a} cannot be the name of a case" for name in bad] or _file_problems(source, [*training, *test])
     problems += [f"case '{name}' is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
     if problems:
         raise DataError(
@@ -97,9 +100,16 @@ def _file_problems(source: Path, cases: list[SourceCase]) -> list[str]:
         for path in (*case.images, *([case.label] if case.label else [])):
             if not path.resolve().is_relative_to(source.resolve()):
                 found.append(f"case '{case.id}': {path} leaves the task folder")
-            elif not path.is_file():
+            elif not _is_file(path):
                 found.append(f"case '{case.id}': there is no file {path}")
     return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the system
+        return False
 
 
 def _tell_unlisted(source: Path, training: list[SourceCase]) -> None:

@@ -27,7 +27,7 @@ from selfcfg.convert.label_plan import plan_class
 from selfcfg.dataset import Dataset, Provenance
 from selfcfg.errors import DataError, UsageError, counted, listed
 from selfcfg.files import write_json
-from selfcfg.image_files import DICOM_ENDINGS, RASTER_ENDINGS
+from selfcfg.image_files import DICOM_ENDINGS, RASTER_ENDINGS, refuse_names
 from selfcfg.io.images import write_label
 from selfcfg.kernels.run_lengths import CODINGS, Coding, decode_runs, misfit
 from selfcfg.progress import say
@@ -83,8 +83,8 @@ def convert_rle_csv(request: RleRequest, destination: Path) -> Dataset:
     """The dataset that it wrote to `destination`, which appears whole or not at all.
 
     Every picture is read to its end and becomes a PNG (or TIFF, where PNG cannot hold its numbers); pictures that are
-    such already are copied byte for byte. Nothing else of a DICOM file is taken over: cases of one PatientID get one
-    subject, named by a number. Several rows of one image are one mask together.
+    such already are copied without their notes. Nothing else of a DICOM file is taken over: cases of one PatientID get
+    one subject, named by a number. Several rows of one image are one mask together.
 
     Raises:
         UsageError: the request cannot be met, or `destination` exists.
@@ -133,6 +133,7 @@ def _find_images(folder: Path) -> dict[str, Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or not path.name.lower().endswith(ENDINGS) or not path.is_file():
             continue
+        refuse_names([path.name], folder)
         if before := found.get(name := image_name(path.name)):
             raise DataError(f"image '{name}'", f"both {before} and {path} are of this name", "keep one of them")
         found[name] = path

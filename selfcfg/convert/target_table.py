@@ -13,7 +13,10 @@ from selfcfg.errors import DataError, UsageError, counted, listed, nearest
 from selfcfg.image_targets import GivenTarget
 from selfcfg.progress import say
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_LONGEST = 200
+"""Characters of a column's name."""
+
 _UNIT = re.compile(r"(?P<name>.*\S)\s*\[(?P<unit>[^\]]+)\]")
 
 
@@ -61,6 +64,9 @@ def _read(path: Path) -> tuple[list[str], dict[str, list[str]]]:
     if len(heading) < 2 or not all(heading[1:]) or len(set(heading)) < len(heading):
         found = f"its first row holds {listed(map(repr, heading)) or 'nothing'}"
         raise DataError(f"read {path}", found, "name the columns there: case, then a different name for each target")
+    if longest := next((name for name in heading if len(name) > _LONGEST), ""):
+        found = f"a column's name of {len(longest)} characters, '{longest[:40]}...'"
+        raise DataError(f"read {path}", found, f"use {_LONGEST} at most")
     found_rows: dict[str, list[str]] = {}
     problems = []
     for number, row in enumerate(rows, 2):

@@ -108,20 +108,27 @@ def save_state(run: RunFolder, state: Mapping[str, Any]) -> None:
             _keep_as_previous(run)
 
 
-def load_state(run: RunFolder) -> dict[str, Any] | None:
+def load_state(run: RunFolder, *, mend: bool = True) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None where there is none.
 
     A damaged one is reported on stderr, and the one before it is used.
 
+    Args:
+        run: of it.
+        mend: remove the damaged one, which would else become the one before: of several processes only the first may.
+
     Raises:
         DataError: there are checkpoints, but none can be read.
     """
-    damaged = []
+    damaged: list[str] = []
     for path in (run.last, run.previous):
         if not path.is_file():
             continue
         try:
-            return _read(path)
+            found = _read(path)
+            if damaged and mend:
+                run.last.unlink(missing_ok=True)
+            return found
         except DataError as error:
             damaged.append(path.name)
             if path == run.last:

@@ -10,7 +10,7 @@ from selfcfg import registry
 from selfcfg.engine.data.collection import Unlabelled
 from selfcfg.engine.scoring.validation import Keeping
 from selfcfg.engine.trainer import Settings, Trainer
-from selfcfg.errors import DataError, UsageError
+from selfcfg.errors import DataError, UsageError, counted
 from selfcfg.plan import Configuration, Plan
 from selfcfg.project import Project
 from selfcfg.records import Record
@@ -38,9 +38,11 @@ class TrainRequest(Record):
         stage: the stage of a recipe that it is, or None.
         name: distinguishes this experiment from others of the same trainer, plan and configuration.
         resume: continue an unfinished run.
+        processes: that share each batch.
         device: such as "cpu" or "cuda:0"; None: the best there is.
         probabilities: whether those of the validation cases are written, too: "none", "passing" (until `select` is
             done with them) or "kept".
+        elsewhere: whether it is trained on another machine, of whose device and memory this one knows nothing.
     """
 
     configuration: str | None = None
@@ -57,8 +59,10 @@ class TrainRequest(Record):
     stage: StageOf | None = None
     name: str | None = None
     resume: bool = False
+    processes: int = 1
     device: str | None = None
     probabilities: Keeping = "none"
+    elsewhere: bool = False
 
 
 class Choice(NamedTuple):
@@ -70,6 +74,12 @@ class Choice(NamedTuple):
     configuration: Configuration
     trainer_type: type[Trainer[Any]]
     settings: Settings
+
+    def share(self, processes: int) -> Configuration:
+        """The configuration with the part of a batch that one of several processes has."""
+        whole = self.configuration
+        memory = None if whole.memory_bytes is None else whole.memory_bytes // processes
+        return whole.model_copy(update={"batch_size": whole.batch_size // processes, "memory_bytes": memory})
 
 
 def choose(project: Project, request: TrainRequest) -> Choice:
@@ -109,6 +119,27 @@ def refuse_without_reference(request: TrainRequest, trainer_type: type[Trainer[A
     if request.reference is None and trainer_type.takes_reference(settings):
         found = "it needs a labelled dataset besides the one that is trained for"
         raise UsageError(f"trainer '{request.trainer}'", found, "name one with --reference DATASET")
+
+
+def refuse_unshared(chosen: Choice, processes: int) -> None:
+    """Nothing, where so many processes can share the batches of a training.
+
+    Raises:
+        UsageError: the trainer is not made for it, or a batch cannot be split evenly.
+    """
+    asked = f"train with {processes} processes"
+    if processes > 1 and (why := chosen.trainer_type.why_not_split(chosen.settings)):
+        raise UsageError(asked, f"trainer '{chosen.trainer_type.name}': {why}", "leave --devices out")
+    size = chosen.configuration.batch_size
+    for stream, need in chosen.trainer_type.needs_for(chosen.settings).items():
+        count = need.drawn_in(size)
+        if count % processes and not need.validation_only:
+            found = f"the batch of {size}, which all share, cannot be split among them"
+            if need.sequence > 1:
+                found += f": in stream '{stream}' it is {counted(count, 'sequence')} of {need.sequence}"
+            step = processes * need.sequence
+            fitting = -(-size // step) * step
+            raise UsageError(asked, found, f"give --set batch_size={fitting}, or other --devices")
 
 
 def parse_settings(trainer: type[Trainer[Any]], given: Mapping[str, Any]) -> Settings:

@@ -125,14 +125,19 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def machine_facts(device: torch.device | None = None) -> dict[str, str | int]:
-    """What the last bit of a result depends on: processor, its vector instructions, threads, and the accelerator."""
+def machine_facts(device: torch.device | None = None, processes: int = 1) -> dict[str, str | int]:
+    """What the last bit of a result depends on: processor, its vector instructions, threads, and the accelerator.
+
+    Where several processes share each batch, also their number.
+    """
     facts: dict[str, str | int] = {
         "system": f"{sys.platform} {platform.machine()}",
         "processor": str(_processor().get("cpu_name") or platform.processor() or "unknown"),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
+    if processes > 1:
+        facts["processes"] = processes
     if device is not None:
         facts["device"] = device.type
         if device.type == "cuda":

@@ -10,7 +10,7 @@ from typing import Any
 
 from selfcfg.engine import pipeline
 from selfcfg.engine.checkpoint import weights_of
-from selfcfg.engine.choice import Choice, TrainRequest, choose, refuse_without_reference
+from selfcfg.engine.choice import Choice, TrainRequest, choose, refuse_unshared, refuse_without_reference
 from selfcfg.engine.data.batches import Batches
 from selfcfg.engine.data.collection import Collection, gather, gather_reference
 from selfcfg.engine.data.store import Store
@@ -25,6 +25,7 @@ from selfcfg.errors import UsageError, listed
 from selfcfg.files import hash_file, hash_json
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.image_targets import Values, scales
+from selfcfg.kernels.ranks import ALONE, Ranks
 from selfcfg.plan import Configuration, Plan
 from selfcfg.project import Project
 from selfcfg.runs import RunFolder, RunRecord, experiment_name, same_fold
@@ -69,8 +70,8 @@ class Experiment:
         datasets = Datasets(self.collection.names, self.collection.groups, guide.plan.labels if guide else None, found)
         return self.trainer_type(self.settings, self.plan, self.configuration, datasets)
 
-    def batches(self, record: RunRecord) -> Batches:
-        """Where the batches of one fold come from."""
+    def batches(self, record: RunRecord, ranks: Ranks = ALONE) -> Batches:
+        """Where the batches of one fold come from, in this process."""
         fold = int(record.fold)
         supply = Supply(
             store_folder=self.store.folder,
@@ -83,7 +84,7 @@ class Experiment:
         )
         sources = supply.sources(self.trainer_type.needs_for(self.settings), record.train, record.validation)
         device = choose_device(self.request.device)
-        return Batches(sources, self.settings, self.configuration, self.plan, device, record.seed)
+        return Batches(sources, self.settings, self.configuration, self.plan, device, record.seed, ranks)
 
     def init(self, fold: int) -> Path | None:
         """What a fold's first weights are taken from: a run or a weights file."""
@@ -97,7 +98,7 @@ class Experiment:
         """What makes one fold's run."""
         split = self.splits[fold] if self.labelled is None else self.labelled
         train = self._trained_on(split)
-        device = choose_device(self.request.device)
+        device, processes = choose_device(self.request.device), self.request.processes
         init = self.init(fold)
         return RunRecord(
             dataset=self.project.name,
@@ -123,7 +124,7 @@ class Experiment:
             time_budget=self.time_budget,
             stage=self.request.stage,
             versions=package_versions(),
-            machine={**machine_facts(device), "precision": self.trainer().precision(device)},
+            machine={**machine_facts(device, processes), "precision": self.trainer().precision(device)},
         )
 
     @cached_property
@@ -299,19 +300,23 @@ def open_experiment(
         collection=collection,
         previous=previous,
     )
-    return experiment.taught() if trainer_type.is_taught(settings) else experiment
+    return experiment.taught() if trainer_type.is_taught(settings) and not request.elsewhere else experiment
 
 
 def choose_feasible(project: Project, request: TrainRequest) -> Choice:
-    """What a request names, once it is known that a step of it fits the memory.
+    """What a request names, once it is known that a step of it fits the memory, where it is trained on this machine.
 
     Raises:
         UsageError: the plan, configuration, trainer, device or a setting does not exist.
         SelfcfgError: it does not fit.
     """
-    chosen, device = choose(project, request), choose_device(request.device)
+    chosen = choose(project, request)
+    if request.elsewhere:
+        return chosen
+    device = choose_device(request.device)
     trainer = chosen.trainer_type(chosen.settings, chosen.plan, chosen.configuration)
-    refuse_too_large(chosen.plan, chosen.configuration, trainer.precision(device), device)
+    refuse_unshared(chosen, request.processes)
+    refuse_too_large(chosen.plan, chosen.share(request.processes), trainer.precision(device), device)
     return chosen
 
 

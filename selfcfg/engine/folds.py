@@ -13,6 +13,7 @@ from selfcfg.engine.scoring.evaluate import Evaluation
 from selfcfg.engine.scoring.validation import Keeping, predict_validation, score_validation
 from selfcfg.engine.training.loop import fit
 from selfcfg.errors import listed
+from selfcfg.kernels.ranks import ALONE, Ranks
 from selfcfg.progress import say
 from selfcfg.runs import RunFolder, RunRecord
 
@@ -25,21 +26,27 @@ class FoldResult:
     evaluation: Evaluation | None
 
 
-def train_fold(experiment: Experiment, fold: int) -> FoldResult:
+def train_fold(experiment: Experiment, fold: int, ranks: Ranks = ALONE) -> FoldResult:
     """Trains one fold and scores its validation cases; a finished fold is only scored, a pretraining is not.
+
+    Of several processes each predicts the validation cases that are dealt to it, and the first scores them all.
 
     Raises:
         UsageError: the folder holds another or an unfinished run.
         Stopped: stopped on request; the same call with `resume` continues.
     """
-    run = fit_fold(experiment, fold)
+    run = fit_fold(experiment, fold, ranks)
     if not experiment.trainer_type.segments(experiment.settings):
         return FoldResult(run, None)
     cases, keeping = RunRecord.read(run.record).validation, experiment.request.probabilities
-    return FoldResult(run, score_cases(experiment, run, cases, run.validation, probabilities=keeping))
+    if ranks.size > 1:
+        predict_cases(experiment, run, ranks.dealt(cases), probabilities=keeping)
+        ranks.gathered(["predicted"])
+    scores = ranks.first(lambda: score_cases(experiment, run, cases, run.validation, probabilities=keeping))
+    return FoldResult(run, scores)
 
 
-def fit_fold(experiment: Experiment, fold: int) -> RunFolder:
+def fit_fold(experiment: Experiment, fold: int, ranks: Ranks = ALONE) -> RunFolder:
     """The folder of one fold, trained to its final weights; a finished one is left as it is.
 
     Raises:
@@ -48,10 +55,9 @@ def fit_fold(experiment: Experiment, fold: int) -> RunFolder:
     """
     request, run, record = experiment.request, experiment.run(fold), experiment.record(fold)
     facts = experiment.folder / "fingerprint.json"
-    if not facts.is_file():
-        experiment.facts.write(facts)
+    ranks.first(lambda: None if facts.is_file() else experiment.facts.write(facts))
     device = choose_device(request.device)
-    batches = experiment.batches(record)
+    batches = experiment.batches(record, ranks)
     init = experiment.init(fold)
     if not run.final.is_file():
         if init is not None and init.exists():
@@ -59,7 +65,8 @@ def fit_fold(experiment: Experiment, fold: int) -> RunFolder:
         for teacher in experiment.lessons[fold].ensemble.teachers if fold in experiment.lessons else ():
             for one in teacher.runs:
                 _warn_of_seen(one.final, record)
-    fit(experiment.trainer(record.train), run, record, batches, device=device, resume=request.resume, init=init)
+    trainer, resume = experiment.trainer(record.train), request.resume
+    fit(trainer, run, record, batches, device=device, resume=resume, init=init, ranks=ranks)
     return run
 
 
@@ -77,7 +84,20 @@ def score_cases(
     The label maps go into the run's folder of validation cases; `mirroring` is that of `Model.predict_prepared`,
     `probabilities` that of `predict_validation`.
     """
-    predictions = predict_validation(
+    predictions = predict_cases(experiment, run, cases, mirroring=mirroring, probabilities=probabilities)
+    return score_validation(experiment.project, experiment.plan.labels, predictions, destination, experiment.jobs)
+
+
+def predict_cases(
+    experiment: Experiment,
+    run: RunFolder,
+    cases: Sequence[str],
+    *,
+    mirroring: bool = True,
+    probabilities: Keeping = "none",
+) -> dict[str, Path]:
+    """The label maps of cases of the dataset by a trained fold, which lie in its folder of validation cases."""
+    return predict_validation(
         run,
         cases,
         experiment.store,
@@ -88,7 +108,6 @@ def score_cases(
         mirroring=mirroring,
         probabilities=probabilities,
     )
-    return score_validation(experiment.project, experiment.plan.labels, predictions, destination, experiment.jobs)
 
 
 def _warn_of_seen(weights: Path, record: RunRecord) -> None:

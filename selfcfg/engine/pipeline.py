@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from selfcfg.dataset import Dataset
 from selfcfg.engine.checks.check import Finding, check
 from selfcfg.engine.data.preprocess import preprocess
 from selfcfg.engine.data.store import Store
@@ -19,6 +21,25 @@ from selfcfg.progress import say
 from selfcfg.project import Project
 from selfcfg.report.plan_files import remove_page
 from selfcfg.splits import Split, make_splits, read_splits, refuse_leakage, write_splits
+
+
+class Shard(NamedTuple):
+    """A share of the cases of a dataset, such as the first of four.
+
+    Args:
+        number: from 1 on.
+        of_all: how many shares there are.
+    """
+
+    number: int
+    of_all: int
+
+    def of(self, dataset: Dataset) -> Dataset:
+        """The dataset with these of its cases alone: every so many-th, so that shares are alike."""
+        return dataset.model_copy(update={"cases": dataset.cases[self.number - 1 :: self.of_all]})
+
+
+WHOLE = Shard(1, 1)
 
 
 def checked(project: Project, jobs: int) -> list[Finding]:
@@ -122,8 +143,15 @@ def _own_splits(project: Project, facts: Fingerprint, subjects: Mapping[str, str
     return made
 
 
-def store(project: Project, plan: Plan, configuration: str, jobs: int) -> Store:
+def store(project: Project, plan: Plan, configuration: str, jobs: int, shard: Shard = WHOLE) -> Store:
     """The preprocessed cases of a configuration; only cases that are new or changed are preprocessed.
+
+    Args:
+        project: of the dataset.
+        plan: what was planned.
+        configuration: one of the plan's.
+        jobs: processes at most.
+        shard: the share of the cases that is looked at.
 
     Raises:
         DataError: some cases could not be preprocessed.
@@ -133,4 +161,4 @@ def store(project: Project, plan: Plan, configuration: str, jobs: int) -> Store:
     there = set(Store(folder).cases())
     shapes = resampled_shapes(known_fingerprint(project, jobs), plan, plan.configuration(configuration))
     refuse_full_disk(folder, [shape for case, shape in shapes.items() if case not in there], plan)
-    return preprocess(project.dataset, plan, configuration, folder, jobs=jobs)
+    return preprocess(shard.of(project.dataset), plan, configuration, folder, jobs=jobs)

@@ -11,7 +11,8 @@ from types import FrameType
 from selfcfg.errors import Stopped
 from selfcfg.progress import say
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
+"""Those that ask for an end; by SIGUSR1 a cluster's queue says that the time is nearly over."""
 
 
 class StopRequest:
@@ -45,7 +46,7 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Within the block SIGINT and SIGTERM are noted instead of ending the process; a second one ends it at once.
+    """Within the block `SIGNALS` are noted instead of ending the process; a second one ends it at once.
 
     Outside the main thread, where signals cannot be caught, nothing is noted; nor is a signal that the process ignores,
     such as Ctrl-C in one of several that another one started: that one asks by SIGTERM.

@@ -64,6 +64,10 @@ class Need:
         """Whether it takes anything that was annotated: label maps, or values of whole images."""
         return self.targets or self.image_targets
 
+    def drawn_in(self, batch_size: int) -> int:
+        """How many draws make a batch: patches, or sequences of them."""
+        return -(-batch_size // self.sequence)
+
     @property
     def is_training_label(self) -> bool:
         """Whether it takes annotations of the dataset itself to train on."""
@@ -180,8 +184,9 @@ class Teaching:
 class Trainer(ABC, Generic[S]):
     """One training algorithm; hyper-parameters are its `settings`, never a subclass.
 
-    `needs`, `exports` and `second_order` hold for all settings, unless `needs_for`, `exports_for` and
-    `second_order_for` say otherwise.
+    `needs`, `exports`, `second_order` and `splits` hold for all settings, unless `needs_for`, `exports_for`,
+    `second_order_for` and `why_not_split` say otherwise. With `splits`, processes that each hold their own rows of a
+    batch do together what one does with the whole of it: see `selfcfg.kernels.ranks`.
 
     Args:
         settings: typed settings, all of them.
@@ -194,6 +199,7 @@ class Trainer(ABC, Generic[S]):
     settings_type: ClassVar[type[Settings]]
     needs: ClassVar[Mapping[str, Need]] = {"labelled": Need()}
     second_order: ClassVar[bool] = False
+    splits: ClassVar[bool] = False
     exports: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "head")
 
     def __init__(self, settings: S, plan: Plan, configuration: Configuration, datasets: Datasets = OWN) -> None:
@@ -216,6 +222,11 @@ class Trainer(ABC, Generic[S]):
     def second_order_for(cls, settings: S) -> bool:
         """Whether it takes gradients of gradients with these settings."""
         return cls.second_order
+
+    @classmethod
+    def why_not_split(cls, settings: S) -> str:
+        """Why several processes cannot share its batches with these settings; empty where they can."""
+        return "" if cls.splits else "it is not made for batches that processes share"
 
     @classmethod
     def segments(cls, settings: S) -> bool:

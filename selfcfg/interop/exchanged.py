@@ -1,11 +1,16 @@
-"""What importing and exporting a model have in common: the result, and where a cascade's first model goes."""
+"""What importing and exporting a model have in common: results, places, and what is told of the dataset."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from selfcfg.errors import UsageError
+from selfcfg.dataset import DatasetDescription
+from selfcfg.errors import DataError, UsageError
+from selfcfg.plan import Plan
+from selfcfg.runs import RunRecord
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,47 @@ def beside(folder: Path, configuration: str, previous: str) -> Path:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Nothing, where there is no such folder yet.
+    """Nothing, where there is no such folder or file yet.
 
     Raises:
         UsageError: there is.
     """
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise UsageError(f"write {folder}", "it is there already", "choose another --out, or move it away")
+
+
+def described(plan: Plan, record: RunRecord) -> DatasetDescription:
+    """What is known of the dataset of a training without its dataset.json."""
+    ending = record.origin.file_ending if record.origin else ".png" if plan.dimensions == 2 else ".nii.gz"
+    return DatasetDescription(
+        channel_names={str(index): name for index, name in enumerate(plan.channels)},
+        labels=plan.labels.labels,
+        regions_class_order=plan.labels.regions_class_order,
+        numTraining=len(record.train) + len(record.validation),
+        file_ending=ending,
+    )
+
+
+def shareable(
+    plan: Plan, description: DatasetDescription, dataset: str, further: Collection[str] = ()
+) -> dict[str, Any]:
+    """The content of a dataset.json with what a model needs; what else ours holds, such as subjects, is nobody else's.
+
+    Args:
+        plan: of the model.
+        description: dataset.json of its training.
+        dataset: folder name of the dataset, for messages.
+        further: keys that are kept besides, where they hold text.
+
+    Raises:
+        DataError: it describes another dataset.
+    """
+    if description.channels != plan.channels or description.schema_of_labels != plan.labels:
+        found = "channels or labels in it are not those of the model"
+        raise DataError("--dataset-json", found, f"give dataset.json of {dataset}")
+    wanted = ("channel_names", "labels", "numTraining", "file_ending", "overwrite_image_reader_writer")
+    content = description.model_dump(mode="json", include=set(wanted), exclude_none=True)
+    if plan.labels.regions_class_order:
+        content["regions_class_order"] = list(plan.labels.regions_class_order)
+    told = description.model_extra or {}
+    return content | {key: told[key] for key in further if isinstance(told.get(key), str)}

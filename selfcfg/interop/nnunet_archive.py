@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from selfcfg.errors import DataError, SelfcfgError, UsageError
-
-MAX_ENTRIES = 200_000
-"""Names in an archive: with all predictions of a cross-validation, real ones have some ten thousand."""
-
-MAX_BYTES = 64 << 30
-"""Unpacked size of what is taken out of an archive; a checkpoint has some hundred megabytes."""
+from selfcfg.errors import DataError, UsageError
+from selfcfg.interop.archive import extract, opened, refuse_bombs, refuse_unsafe, told_as
 
 MAX_DEPTH = 3
 """Folders above a model's files."""
@@ -43,22 +36,14 @@ def unpacked(source: Path) -> Iterator[Path]:
     if not source.is_file():
         raise UsageError(f"import {source}", "there is no such folder or file", "check the path")
     asked = f"unpack {source}"
-    if not zipfile.is_zipfile(source):
-        raise DataError(asked, "not a zip archive, or cut short", "give a model folder, or what nnU-Net exported")
     with tempfile.TemporaryDirectory(prefix="selfcfg-") as name:
         try:
-            with zipfile.ZipFile(source) as archive:
-                _extract(archive, Path(name), asked)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
-            raise DataError(asked, f"damaged ({error})", "take another copy of it") from error
+            with opened(source, asked, "give a model folder, or what nnU-Net exported") as archive:
+                _extract(archive, source, Path(name), asked)
         except OSError as error:
             raise DataError(asked, error.strerror or str(error), "free some space for temporary files") from error
-        try:
+        with told_as(Path(name), source):
             yield Path(name)
-        except SelfcfgError as error:
-            # by the time it is read, the temporary folder is gone
-            told = (part.replace(name, str(source)) for part in (error.asked, error.found, error.remedy))
-            raise type(error)(*told) from error
 
 
 def find_models(folder: Path) -> list[Path]:
@@ -68,36 +53,14 @@ def find_models(folder: Path) -> list[Path]:
     return [model for model in found if any(FOLD.fullmatch(fold.name) for fold in model.iterdir())]
 
 
-def _extract(archive: zipfile.ZipFile, folder: Path, asked: str) -> None:
+def _extract(archive: zipfile.ZipFile, source: Path, folder: Path, asked: str) -> None:
     """Unpacks what a model needs, after the whole list of content was found harmless."""
     entries = archive.infolist()
-    if len(entries) > MAX_ENTRIES:
-        raise DataError(asked, f"{len(entries)} files in it, {MAX_ENTRIES} at most", "export the model alone")
-    for entry in entries:
-        if danger := _danger(entry):
-            raise DataError(asked, f"'{entry.filename[:80]}' is {danger}; nothing was unpacked", "do not trust it")
-    needed = {entry.filename: entry for entry in entries if _is_needed(entry.filename)}
-    size = sum(entry.file_size for entry in needed.values())
-    if size > MAX_BYTES:
-        raise DataError(asked, f"{size} bytes unpacked, {MAX_BYTES} at most", "export fewer models at once")
-    for name, entry in needed.items():
-        target = folder.joinpath(*PurePosixPath(name).parts)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # reading stops at the size that the entry declares, and a wrong checksum is an error
-        with archive.open(entry) as packed, target.open("xb") as stream:
-            shutil.copyfileobj(packed, stream, 1 << 20)
-
-
-def _danger(entry: zipfile.ZipInfo) -> str:
-    """Why an entry must not be unpacked, or ""."""
-    parts = entry.filename.replace("\\", "/").split("/")
-    if parts[0] == "" or re.match(r"[A-Za-z]:", parts[0]):
-        return "an absolute path"
-    if ".." in parts:
-        return "a path that leads out of the folder"
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        return "a link"
-    return "encrypted" if entry.flag_bits & 1 else ""
+    refuse_unsafe(entries, asked)
+    needed = [entry for entry in entries if _is_needed(entry.filename)]
+    refuse_bombs(needed, source, asked)
+    for entry in needed:
+        extract(archive, entry, folder.joinpath(*PurePosixPath(entry.filename).parts), asked)
 
 
 def _is_needed(name: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,12 +12,10 @@ from selfcfg.dataset import DatasetDescription
 from selfcfg.engine.prediction.loading import Weights, load_model
 from selfcfg.engine.prediction.model import Model
 from selfcfg.engine.training.journal import read_log
-from selfcfg.errors import DataError
 from selfcfg.files import new_folder, write_json
-from selfcfg.interop.exchanged import Exchanged, beside, refuse_existing
+from selfcfg.interop.exchanged import Exchanged, beside, described, refuse_existing, shareable
 from selfcfg.interop.nnunet_weights import to_theirs
 from selfcfg.interop.nnunet_write import plans_name, to_nnunet
-from selfcfg.plan import Plan
 from selfcfg.runs import RunFolder, RunRecord
 
 TRAINER = "nnUNetTrainer"
@@ -55,7 +52,7 @@ def export_model(
     first = None if loaded.first is None else beside(out, record.configuration, _record(loaded.first).configuration)
     notes: list[str] = []
     if description is None:
-        description = _described(loaded.plan, record)
+        description = described(loaded.plan, record)
         if record.origin is None:
             notes.append(f"images are taken to be {description.file_ending}: give --dataset-json if they are not")
     with ExitStack() as finishing:
@@ -75,7 +72,7 @@ def _write(model: Model, folder: Path, description: DatasetDescription) -> None:
     configurations = {**model.plan.configurations, record.configuration: model.configuration}
     plan = model.plan.model_copy(update={"configurations": configurations})
     name = plans_name(plan.planner, record.planner.removeprefix(plan.planner))
-    plans, dataset = to_nnunet(plan, description, name), _dataset_json(plan, record, description)
+    plans, dataset = to_nnunet(plan, description, name), shareable(plan, description, record.dataset)
     write_json(folder / "plans.json", plans)
     write_json(folder / "dataset.json", dataset)
     if model.facts is not None:
@@ -101,30 +98,6 @@ def _write(model: Model, folder: Path, description: DatasetDescription) -> None:
         target = folder / file.parent.name
         target.mkdir()
         torch.save(checkpoint, target / "checkpoint_final.pth")
-
-
-def _described(plan: Plan, record: RunRecord) -> DatasetDescription:
-    """What is known of the dataset without its dataset.json."""
-    ending = record.origin.file_ending if record.origin else ".png" if plan.dimensions == 2 else ".nii.gz"
-    return DatasetDescription(
-        channel_names={str(index): name for index, name in enumerate(plan.channels)},
-        labels=plan.labels.labels,
-        regions_class_order=plan.labels.regions_class_order,
-        numTraining=len(record.train) + len(record.validation),
-        file_ending=ending,
-    )
-
-
-def _dataset_json(plan: Plan, record: RunRecord, description: DatasetDescription) -> dict[str, Any]:
-    """What nnU-Net needs of dataset.json; what else ours holds, such as subjects, is nobody else's."""
-    if description.channels != plan.channels or description.schema_of_labels != plan.labels:
-        found = "channels or labels in it are not those of the model"
-        raise DataError("--dataset-json", found, f"give dataset.json of {record.dataset}")
-    wanted = ("channel_names", "labels", "numTraining", "file_ending", "overwrite_image_reader_writer")
-    content = description.model_dump(mode="json", include=set(wanted), exclude_none=True)
-    if plan.labels.regions_class_order:
-        content["regions_class_order"] = list(plan.labels.regions_class_order)
-    return content
 
 
 def _record(model: Model) -> RunRecord:

@@ -6,19 +6,24 @@ bright, is turned round by ITK within the range that its bits can hold, so that 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from selfcfg.geometry import Geometry
+from selfcfg.io.dicom_elements import verify_elements
 from selfcfg.io.images import picture_geometry
 from selfcfg.io.itk import quiet, sitk
-from selfcfg.io.problems import COPY_AGAIN, FileProblem, Unsupported, reading
+from selfcfg.io.problems import COPY_AGAIN, FileProblem, Unsupported, reading, refuse_swelling
 
 Array = np.ndarray[Any, Any]
 
 _PATIENT = "0010|0020"
+
+_RATIO = 4096
+"""Pixels of a stored byte: more than any of the standard's encodings makes of a picture that is not empty."""
 
 
 def read_picture(path: Path) -> tuple[Array, Geometry]:
@@ -33,6 +38,8 @@ def read_picture(path: Path) -> tuple[Array, Geometry]:
         reader = _open(path)
         if (frames := reader.GetSize()[2:]) not in ((), (1,)):
             raise Unsupported(f"read {path}", f"{frames[0]} pictures in one file", "store one file a picture")
+        promised = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+        refuse_swelling(path, promised, path.stat().st_size, _RATIO)
         with quiet():
             image = reader.Execute()
     width, height = image.GetSize()[:2]
@@ -55,6 +62,7 @@ def _open(path: Path) -> Any:
     """A reader that has read the header."""
     if not path.is_file():
         raise FileNotFoundError(path)
+    verify_elements(path, path.read_bytes())
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))

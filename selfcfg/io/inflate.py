@@ -9,7 +9,7 @@ from pathlib import Path
 
 from isal import igzip_lib, isal_zlib
 
-from selfcfg.io.problems import COPY_AGAIN, FileProblem
+from selfcfg.io.problems import COPY_AGAIN, FileProblem, refuse_swelling
 
 GZIP = 31
 """zlib's window bits for a gzip stream with its CRC and length."""
@@ -18,7 +18,7 @@ ZLIB = 15
 """zlib's window bits for a zlib stream with its Adler checksum."""
 
 _BLOCK = 1 << 20
-_MAX_RATIO = 1040
+DEFLATE_RATIO = 1040
 """Deflate cannot expand a byte to more than 1032 bytes."""
 
 _MAGIC = b"\x1f\x8b"
@@ -59,12 +59,7 @@ def inflate(path: Path, compressed: bytes, size: int, window: int = GZIP) -> byt
     Raises:
         FileProblem: cut short, damaged, longer or shorter than `size`, or followed by something else.
     """
-    if size > _MAX_RATIO * len(compressed) + _BLOCK:
-        raise FileProblem(
-            f"read {path}",
-            f"its header promises {size} bytes, {len(compressed)} compressed ones cannot hold them",
-            COPY_AGAIN,
-        )
+    refuse_swelling(path, size, len(compressed), DEFLATE_RATIO)
     result = bytearray(size)
     filled, rest = 0, memoryview(compressed)
     while True:

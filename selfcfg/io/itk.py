@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import SimpleITK
 
 from selfcfg.files import replacing
 from selfcfg.geometry import FLAT_SPACING, Geometry
-from selfcfg.io.metaimage import verify_volume
+from selfcfg.io import metaimage
 from selfcfg.io.problems import Unsupported
 from selfcfg.io.world import checked_geometry
 
@@ -21,15 +22,17 @@ sitk: Any = SimpleITK
 
 
 def read(path: Path) -> tuple[np.ndarray[Any, Any], Geometry, tuple[str, ...]]:
-    """The image (C, Z, Y, X), its geometry, and doubts about its header.
+    """The image (C, Z, Y, X) of an NRRD or .mha file, its geometry, and doubts about its header.
 
     Raises:
         FileProblem: damaged, cut short, longer than its header says, or not of this format.
     """
-    verify_volume(path, path.read_bytes())
-    with quiet():
-        image = sitk.ReadImage(str(path))
-    return unpack(path, image)
+    voxels, volume = metaimage.read_voxels(path, path.read_bytes())
+    geometry, doubts = _geometry_of(path, volume)
+    has_components = volume.component_axis is not None
+    if volume.component_axis is not None:
+        voxels = np.moveaxis(voxels, voxels.ndim - 1 - volume.component_axis, 0)
+    return _arranged(path, voxels, len(volume.spatial), has_components=has_components), geometry, doubts
 
 
 def unpack(path: Path, image: Any) -> tuple[np.ndarray[Any, Any], Geometry, tuple[str, ...]]:
@@ -42,31 +45,22 @@ def unpack(path: Path, image: Any) -> tuple[np.ndarray[Any, Any], Geometry, tupl
     voxels = sitk.GetArrayFromImage(image)
     if np.iscomplexobj(voxels):
         raise Unsupported(f"read {path}", "complex numbers", "store their magnitude")
-    n_axes = image.GetDimension()
-    if image.GetNumberOfComponentsPerPixel() > 1:
+    has_components = image.GetNumberOfComponentsPerPixel() > 1
+    if has_components:
         voxels = np.moveaxis(voxels, -1, 0)
-        if n_axes == 4:
-            raise Unsupported(f"read {path}", "a fourth axis and several numbers a voxel", "store one file a channel")
-    elif n_axes < 4:
-        voxels = voxels[np.newaxis]
-    if n_axes == 2:
-        voxels = voxels[:, np.newaxis]
-    return np.ascontiguousarray(voxels), geometry, doubts
+    return _arranged(path, voxels, image.GetDimension(), has_components=has_components), geometry, doubts
 
 
 def read_header(path: Path) -> tuple[int, Geometry]:
-    """Channels and geometry; no voxel is decoded.
+    """Channels and geometry of an NRRD or .mha file; no voxel is decoded.
 
     Raises:
         FileProblem: not of this format, or a header that cannot be true.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    with quiet():
-        reader.ReadImageInformation()
-    geometry, _ = _geometry(path, reader)
-    sizes = reader.GetSize()
-    return int(math.prod(sizes[3:])) * int(reader.GetNumberOfComponents()), geometry
+    with path.open("rb") as stream:
+        volume = metaimage.read_header(path, stream.read(metaimage.HEADER_LIMIT))
+    geometry, _ = _geometry_of(path, volume)
+    return math.prod(volume.sizes) // math.prod(volume.spatial[:3]), geometry
 
 
 def write(path: Path, image: np.ndarray[Any, Any], geometry: Geometry) -> None:
@@ -102,6 +96,30 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def _geometry_of(path: Path, volume: metaimage.Volume) -> tuple[Geometry, tuple[str, ...]]:
+    """The geometry that ITK makes of a header, which it gets without anything that was not understood."""
+    with TemporaryDirectory(prefix="selfcfg-") as folder:
+        file = Path(folder) / f"header{path.suffix.lower()}"
+        file.write_text(volume.canonical, encoding="ascii")
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(file))
+        with quiet():
+            reader.ReadImageInformation()
+    if tuple(reader.GetSize()) != volume.spatial:
+        found = f"its axes are {volume.spatial}, and as an image {tuple(reader.GetSize())}"
+        raise Unsupported(f"read {path}", found, "store one number a voxel, or a fixed number of channels")
+    return _geometry(path, reader)
+
+
+def _arranged(path: Path, voxels: np.ndarray[Any, Any], n_axes: int, *, has_components: bool) -> np.ndarray[Any, Any]:
+    """Voxels, where there are several numbers each these first, as (C, Z, Y, X)."""
+    if has_components and n_axes == 4:
+        raise Unsupported(f"read {path}", "a fourth axis and several numbers a voxel", "store one file a channel")
+    if not has_components and n_axes < 4:
+        voxels = voxels[np.newaxis]
+    return np.ascontiguousarray(voxels[:, np.newaxis] if n_axes == 2 else voxels)
 
 
 def _write(image: Any, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -141,10 +142,20 @@ def write(path: Path, image: Array, geometry: Geometry) -> None:
             stream.write(start.getvalue())
             stream.write(voxels)
             return
-        compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, GZIP)
-        stream.write(compressor.compress(start.getvalue()))
-        stream.write(compressor.compress(voxels))
-        stream.write(compressor.flush())
+        for part in _packing(start.getvalue(), voxels):
+            stream.write(part)
+
+
+def packed(content: bytes) -> bytes:
+    """A whole file, gzipped as `write` does."""
+    return b"".join(_packing(content))
+
+
+def _packing(*parts: Any) -> Iterator[bytes]:
+    compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, GZIP)
+    for part in parts:
+        yield compressor.compress(part)
+    yield compressor.flush()
 
 
 def _storable(image: Array) -> Array:
@@ -167,14 +178,24 @@ def _scaled(image: Array, header: Header) -> Array:
     return scaled
 
 
-def _parse(path: Path, block: bytes) -> Header:
-    if len(block) < _SHORT:
-        raise FileProblem(f"read {path}", f"only {len(block)} bytes, too few for a NIfTI header", COPY_AGAIN)
-    sizes = {int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")}
+def raw_header(path: Path, content: bytes) -> Any:
+    """The header at the beginning of a file as nibabel has it: fields by name, in the file's byte order.
+
+    Raises:
+        FileProblem: it begins with no NIfTI header.
+    """
+    sizes = {int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big")}
     kind = _Nifti1 if _SHORT in sizes else _Nifti2 if _HEADER_BYTES in sizes else None
     if kind is None:
         raise FileProblem(f"read {path}", "not a NIfTI file", "check what the file is, and its suffix")
-    raw = kind(block[: kind.template_dtype.itemsize], check=False)
+    return kind(content[: kind.template_dtype.itemsize], check=False)
+
+
+def _parse(path: Path, block: bytes) -> Header:
+    if len(block) < _SHORT:
+        raise FileProblem(f"read {path}", f"only {len(block)} bytes, too few for a NIfTI header", COPY_AGAIN)
+    raw = raw_header(path, block)
+    kind = type(raw)
     if bytes(raw["magic"])[:3] != kind.single_magic[:3]:
         raise FileProblem(f"read {path}", "not a NIfTI file with header and voxels in one", "convert it to .nii.gz")
     dims = _dims(path, raw)

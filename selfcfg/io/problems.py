@@ -11,6 +11,9 @@ from selfcfg.errors import DataError, SelfcfgError
 
 COPY_AGAIN = "copy or export the file again"
 
+_FREE = 1 << 20
+"""Bytes that any header may promise."""
+
 
 class FileProblem(DataError):
     """A file that cannot be used: damaged, cut short, or not of the format its name promises."""
@@ -40,6 +43,23 @@ class BadLabel(FileProblem):
     """A label map with values that are not whole numbers, or with several channels."""
 
     kind: ClassVar[str] = "label values"
+
+
+def refuse_swelling(path: Path, promised: int, stored: int, ratio: int) -> None:
+    """Nothing, where the bytes that are stored can hold what a header promises; asked before memory is taken for it.
+
+    Args:
+        path: for messages.
+        promised: bytes, or pixels, by the header.
+        stored: bytes there are.
+        ratio: how many times as much the encoding can hold at most.
+
+    Raises:
+        FileProblem: they cannot.
+    """
+    if promised > ratio * stored + _FREE:
+        found = f"its header promises {promised} bytes or pixels, {stored} stored bytes cannot hold them"
+        raise FileProblem(f"read {path}", found, COPY_AGAIN)
 
 
 @contextmanager

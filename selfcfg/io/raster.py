@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -36,14 +38,7 @@ def read(path: Path, *, indices: bool = False) -> Array:
         FileProblem: damaged, cut short, or of a kind that is not a picture of numbers.
     """
     content = path.read_bytes()
-    depth = colour = -1
-    name = path.name.lower()
-    if name.endswith(".png"):
-        depth, colour = verify_png(path, content)
-    elif name.endswith(".bmp"):
-        verify_bmp(path, content)
-    else:
-        verify_jpeg(path, content)
+    depth, colour = _verified(path, content)
     if depth == 16 and colour == 4:
         return without_alpha(path, _deep_gray_alpha(path, content), alpha=True)
     if depth == 16 and colour in (2, 6):
@@ -55,12 +50,14 @@ def read(path: Path, *, indices: bool = False) -> Array:
 
 
 def channels(path: Path) -> tuple[int, tuple[int, int]]:
-    """How many channels `read` would give, and the size (Y, X); no pixel is decoded."""
-    with Image.open(path) as picture:
+    """How many channels `read` would give, and the size (Y, X); no pixel is decoded but of palette pictures."""
+    content = path.read_bytes()
+    _, colour = _verified(path, content)
+    with _quiet(), Image.open(BytesIO(content)) as picture:
         mode = picture.mode
         if mode == "P":
             mode = "L" if _gray_palette(picture) else "RGB"
-        if path.name.lower().endswith(".png") and _png_kind(path)[1] == 4:
+        if colour == 4:
             mode = "LA"  # pillow takes 16 bits of both for RGBA
         return _SAMPLES.get(mode, 1), (picture.height, picture.width)
 
@@ -149,14 +146,33 @@ def without_alpha(path: Path, picture: Array, *, alpha: bool) -> Array:
 
 
 def _loaded(path: Path, content: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with _quiet():
         picture: Image.Image = Image.open(BytesIO(content))
         # A camera's MPO is a JPEG with previews after it; of anything else, several pictures are several images.
         if (count := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
             raise Unsupported(f"read {path}", f"{count} pictures in one file", "store one file a picture")
         picture.load()
     return picture
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Pillow warns of large pictures; whether a file can hold so many pixels was found out before."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def _verified(path: Path, content: bytes) -> tuple[int, int]:
+    """Bits and colour type of a PNG, -1 of others, after the file was found whole."""
+    name = path.name.lower()
+    if name.endswith(".png"):
+        return verify_png(path, content)
+    if name.endswith(".bmp"):
+        verify_bmp(path, content)
+    else:
+        verify_jpeg(path, content)
+    return -1, -1
 
 
 def _deep_gray_alpha(path: Path, content: bytes) -> Array:

@@ -13,14 +13,28 @@ import tifffile
 from selfcfg.errors import DataError, UsageError
 from selfcfg.files import read_json, replacing, write_json
 from selfcfg.geometry import Geometry, Vector
-from selfcfg.io.problems import COPY_AGAIN, BadSpacing, FileProblem, Unsupported
+from selfcfg.io.inflate import DEFLATE_RATIO
+from selfcfg.io.problems import COPY_AGAIN, BadSpacing, FileProblem, Unsupported, refuse_swelling
 from selfcfg.io.raster import from_pillow, without_alpha
 from selfcfg.io.verify import verify_tiff
 
 _READABLE = {1, 8, 32946, 32773}
 """Compressions that tifffile reads by itself: none, deflate (twice), PackBits."""
 
+_RATIOS = {1: 8, 8: DEFLATE_RATIO, 32946: DEFLATE_RATIO, 32773: 128}
+"""By compression, the bytes that a stored one becomes at most (none: a bit becomes a byte)."""
+
+_OTHER_RATIO = 4096
+"""Of other compressions; LZW makes 1300 of a byte."""
+
 _ALPHA = {1, 2}
+_STRUCTURE = {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 296} | {
+    *(317, 320, 322, 323, 324, 325, 338, 339, 340, 341)
+}
+"""Tags that say how the pixels are stored; all others may say anything."""
+
+_OWN_MARK = 305, "tifffile.py"
+"""The name of the program in files that we write."""
 
 # tifffile only logs what it cannot read; damage is found by the checks here.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -62,6 +76,7 @@ def read(path: Path, *, indices: bool = False) -> tuple[Array, bool]:
 
 def layout(path: Path) -> tuple[int, tuple[int, int, int], bool]:
     """How many channels `read` would give, the size (Z, Y, X), and whether it is a stack; no pixel is decoded."""
+    verify_tiff(path, path.read_bytes())
     with tifffile.TiffFile(path) as file:
         series = _series(path, file)
         page = file.pages.first
@@ -75,9 +90,12 @@ def layout(path: Path) -> tuple[int, tuple[int, int, int], bool]:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether any reader sees the same numbers: gray or RGB, no palette, no alpha, a compression all know."""
+    """Whether any reader sees the same: gray or RGB, no palette, no alpha, a compression all know, and no notes."""
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
+        tags = [tag for one in file.pages for tag in getattr(one, "tags", ())]
+        if any(tag.code not in _STRUCTURE and (tag.code, tag.value) != _OWN_MARK for tag in tags):
+            return False
         plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
         return bool(plain and not page.extrasamples and page.bitspersample >= 8 and int(page.compression) in _READABLE)
 
@@ -93,7 +111,7 @@ def read_spacing(path: Path) -> Vector | None:
         return None
     try:
         values = [float(value) for value in read_json(file)["spacing"]]
-    except (DataError, KeyError, TypeError, ValueError) as error:
+    except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadSpacing(f"read {file}", f"no spacing in it ({error})", 'write {"spacing": [z, y, x]}') from error
     if len(values) != 3 or not all(0 < value < float("inf") for value in values):
         raise BadSpacing(f"read {file}", f"spacing {values}", 'write {"spacing": [z, y, x]}, in mm')
@@ -152,6 +170,8 @@ def _verify_strips(path: Path, file: tifffile.TiffFile, size: int) -> None:
         if not counts or not inside or not full:
             raise FileProblem(f"read {path}", f"cut short: page {number + 1} is not in its {size} bytes", COPY_AGAIN)
     for series in file.series[:1]:
+        compression = int(series.keyframe.compression)
+        refuse_swelling(path, int(series.nbytes), size, _RATIOS.get(compression, _OTHER_RATIO))
         if series.dataoffset is not None and series.dataoffset + series.nbytes > size:
             raise FileProblem(f"read {path}", f"cut short: {size} bytes do not hold {series.shape}", COPY_AGAIN)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from selfcfg.kernels import ranks
 from selfcfg.kernels.losses import SMOOTH
 
 Combine = Literal["probability", "logit"]
@@ -133,6 +134,8 @@ def _dice(scaled: Tensor, wanted: Tensor, valid: Tensor | None, exclusive: bool,
         found, wanted = found * valid, wanted * valid
     space = ((0,) if batch_dice else ()) + tuple(range(2, found.dim()))
     overlap, sizes = (found * wanted).sum(space), found.square().sum(space) + wanted.square().sum(space)
+    if batch_dice:
+        overlap, sizes = ranks.total(overlap), ranks.total(sizes)
     return 1 - ((2 * overlap + SMOOTH) / (sizes + SMOOTH)).mean()
 
 
@@ -152,4 +155,4 @@ def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
     if valid is None:
         return values.mean()
     counted = valid[:, 0]
-    return (values * counted).sum() / counted.sum().clamp_min(1)
+    return ranks.ratio((values * counted).sum(), counted.sum())

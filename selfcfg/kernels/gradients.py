@@ -13,6 +13,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from selfcfg.kernels import ranks
+
 Gradient = Sequence[Tensor | None]
 
 SMALLEST = 1e-8
@@ -113,7 +115,8 @@ class Apart(NamedTuple):
         return cls(shared, _taken_off(shared), [])
 
     def take(self) -> None:
-        """Takes in what the last backward pass left."""
+        """Takes in what the last backward pass left, of all ranks together."""
+        ranks.average_gradients(self.shared)
         self.gradients.append(_taken_off(self.shared))
 
     def put_back(self, gradients: Sequence[Gradient]) -> None:

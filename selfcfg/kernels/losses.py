@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from selfcfg.kernels import ranks
+
 SMOOTH = 1e-5
 """Added to numerator and denominator of the Dice. Source: nnU-Net v2.8.1, _build_loss."""
 
@@ -48,7 +50,7 @@ def label_loss(logits: Tensor, target: Tensor, *, batch_dice: bool, ignore: int 
         logarithms = functional.log_softmax(logits.float(), 1)
         of_target = logarithms.gather(1, labels)
         surprise = -of_target if valid is None else -of_target * valid
-        cross_entropy = surprise.sum() / _count(valid, of_target)
+        cross_entropy = _mean(surprise.sum(), valid, of_target)
         found = of_target.exp() if valid is None else of_target.exp() * valid
         overlap = found.new_zeros(len(labels), classes).scatter_add(1, labels.flatten(1), found.flatten(1))
         sizes = _sum(logarithms.exp(), valid) + _class_sizes(labels, valid, classes)
@@ -76,7 +78,7 @@ def region_loss(
         inside = region_masks(target, regions)
         probabilities = logits.sigmoid()
         surprise = functional.softplus(logits) - logits * inside
-        cross_entropy = _sum(surprise, valid).sum() / _count(valid, target) / len(regions)
+        cross_entropy = _mean(_sum(surprise, valid).sum(), valid, target) / len(regions)
         overlap = _sum(probabilities * inside, valid)
         sizes = _sum(probabilities, valid) + _sum(inside.float(), valid)
         return Terms(_dice_loss(overlap, sizes, batch_dice), cross_entropy)
@@ -165,7 +167,7 @@ def _is_any_of(target: Tensor, values: Sequence[int]) -> Tensor:
 def _dice_loss(overlap: Tensor, sizes: Tensor, batch_dice: bool) -> Tensor:
     """1 - mean Dice from (B, classes) sums of overlap, and of prediction and target together."""
     if batch_dice:
-        overlap, sizes = overlap.sum(0), sizes.sum(0)
+        overlap, sizes = ranks.total(overlap.sum(0)), ranks.total(sizes.sum(0))
     return 1 - ((2 * overlap + SMOOTH) / (sizes + SMOOTH).clamp_min(_SMALLEST)).mean()
 
 
@@ -176,9 +178,9 @@ def _sum(values: Tensor, valid: Tensor | None) -> Tensor:
     return (values.flatten(2) @ valid.flatten(1)[:, :, None].to(values.dtype))[:, :, 0]
 
 
-def _count(valid: Tensor | None, image: Tensor) -> Tensor | int:
-    """The number of voxels that count, at least 1."""
-    return image.numel() if valid is None else valid.sum().clamp_min(1)
+def _mean(total: Tensor, valid: Tensor | None, image: Tensor) -> Tensor:
+    """A sum over voxels, over the number of those that count."""
+    return total / image.numel() if valid is None else ranks.ratio(total, valid.sum())
 
 
 def _class_sizes(labels: Tensor, valid: Tensor | None, classes: int) -> Tensor:

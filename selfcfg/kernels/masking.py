@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the customary name
 from torch import Tensor
 
+from selfcfg.kernels import ranks
+
 LEAST_VARIANCE = 0.01
 """Of the hidden voxels of a batch, whose images have a variance of about 1."""
 
@@ -30,7 +32,7 @@ def block_mask(
     grid = [-(-length // edge) for length, edge in zip(size, block, strict=True)]
     n_blocks = torch.Size(grid).numel()
     n_hidden = max(1, min(round(ratio * n_blocks), n_blocks - 1))
-    order = torch.rand((n_images, n_blocks), generator=generator).argsort(1)
+    order = ranks.own(torch.rand((ranks.whole(n_images), n_blocks), generator=generator)).argsort(1)
     hidden = (order < n_hidden).view(n_images, 1, *grid).float()
     grown = F.interpolate(hidden, [count * edge for count, edge in zip(grid, block, strict=True)], mode="nearest")
     return grown[(slice(None), slice(None), *(slice(length) for length in size))] > 0
@@ -73,7 +75,7 @@ def compared(painted: Tensor, image: Tensor, mask: Tensor) -> Painted:
     """
     hidden = mask.expand_as(image)
     wanted = image[hidden].float()
-    return Painted((painted[hidden].float() - wanted).square().mean(), wanted.var(correction=0))
+    return Painted(ranks.mean((painted[hidden].float() - wanted).square()), wanted.var(correction=0))
 
 
 def seen_ahead(image: Tensor, hidden: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selfcfg.kernels import ranks
+
 LEAST_EDGE = 4
 """Voxels of a tile's edge at least; along axes that are too short for that nothing is cut."""
 
@@ -98,11 +100,12 @@ def draw(
 
     Axes that are not cut are not mirrored.
     """
-    which = torch.randint(len(permutations), (n_images,), generator=generator)
-    shape = (n_images, tiling.n_tiles, len(tiling.grid))
+    n_drawn = ranks.whole(n_images)
+    which = ranks.own(torch.randint(len(permutations), (n_drawn,), generator=generator))
+    shape = (n_drawn, tiling.n_tiles, len(tiling.grid))
     is_cut = torch.tensor(tiling.grid) > 1
-    flips = (torch.rand(shape, generator=generator) < 0.5) & is_cut
-    offsets = (torch.rand(shape, generator=generator) * (torch.tensor(tiling.gap) + 1)).long()
+    flips = ranks.own(torch.rand(shape, generator=generator) < 0.5) & is_cut
+    offsets = ranks.own((torch.rand(shape, generator=generator) * (torch.tensor(tiling.gap) + 1)).long())
     return which, Draw(permutations[which], flips, offsets)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from selfcfg.kernels import ranks
 from selfcfg.kernels.intensity import blur, gamma
 
 KEPT = (0.75, 1.0)
@@ -56,7 +57,13 @@ def randomized(images: Tensor, generator: torch.Generator | None = None) -> Tens
         images: float32, normalised, 0 beyond their borders.
         generator: on the CPU, draws everything; None: torch's global one.
     """
-    return torch.stack([torch.stack([changed(one, draw(one.shape, generator)) for one in image]) for image in images])
+    mine, found = ranks.rows(len(images)), []
+    for number in range(ranks.whole(len(images))):
+        changes = [draw(images.shape[2:], generator) for _ in range(images.shape[1])]
+        if number in mine:
+            pairs = zip(images[number - mine.start], changes, strict=True)
+            found.append(torch.stack([changed(one, change) for one, change in pairs]))
+    return torch.stack(found)
 
 
 def draw(size: torch.Size, generator: torch.Generator | None = None) -> Change:

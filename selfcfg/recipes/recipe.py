@@ -72,7 +72,7 @@ class Recipe(Record):
         """
         try:
             content = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"read {source}", f"not valid TOML ({error})", "mend the file") from error
         return cls.parse({"name": name, **content}, source)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from selfcfg.kernels.statistics import Estimate, Interval
 from selfcfg.report.label_cells import Cell, baseline_of, cells_of, conclusions, rates_at_an_end
 from selfcfg.report.tables import cell as plain
 from selfcfg.report.tables import number, table
+from selfcfg.sheets import comma_separated
 
 PAGE, PLOT, SCORES = "report.md", "label_efficiency.png", "cases.csv"
 
@@ -189,11 +188,10 @@ def _making(protocol: Protocol, results: Sequence[LabelResult]) -> list[str]:
 
 
 def _scores(results: Sequence[LabelResult], subjects: Mapping[str, str]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["arm", "fraction", "labelled_subjects", "budget", "steps", "seed", "subject", "case", "dice"])
-    for result in results:
-        made = [result.arm, result.fraction, result.subjects, result.budget, result.steps, result.seed]
-        for case, dice in result.cases.items():
-            writer.writerow([*made, subjects[case], case, dice])
-    return stream.getvalue()
+    heads = ["arm", "fraction", "labelled_subjects", "budget", "steps", "seed", "subject", "case", "dice"]
+    rows = (
+        [one.arm, one.fraction, one.subjects, one.budget, one.steps, one.seed, subjects[case], case, dice]
+        for one in results
+        for case, dice in one.cases.items()
+    )
+    return comma_separated(heads, rows)

@@ -15,6 +15,19 @@ from selfcfg.cli import main
 from selfcfg.dataset import Dataset
 from tests.conftest import slim
 
+SHORT = "epochs = 1, iterations_per_epoch = 2, validation_iterations = 1, batch_size = 2, workers = 0"
+"""Settings of a stage of a recipe that only shows the road."""
+
+RATES = f"""
+[[stage]]
+name = "rates"
+trainer = "supervised"
+settings = {{ {SHORT}, clip_norm = 1e30 }}
+foreach = {{ learning_rate = [0.01, 1e38] }}
+keep = {{ best_by = "dice" }}
+"""
+"""Two candidates, of which one diverges."""
+
 
 @dataclass
 class Answer:

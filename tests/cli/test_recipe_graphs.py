@@ -20,10 +20,10 @@ from selfcfg.project import experiments_of
 from selfcfg.recipes.kept import Kept
 from selfcfg.runs import RunRecord, experiment_folder
 from selfcfg.workspace import Workspace
+from tests.cli.conftest import RATES, SHORT
 
 pytestmark = pytest.mark.usefixtures("no_curves")
 
-SHORT = "epochs = 1, iterations_per_epoch = 2, validation_iterations = 1, batch_size = 2, workers = 0"
 TRIED = f"""
 description = "Tries two ways to pretrain, and goes on from the better one."
 
@@ -47,14 +47,6 @@ name = "last"
 trainer = "supervised"
 init = "better"
 settings = {{ {SHORT} }}
-"""
-RATES = f"""
-[[stage]]
-name = "rates"
-trainer = "supervised"
-settings = {{ {SHORT}, clip_norm = 1e30 }}
-foreach = {{ learning_rate = [0.01, 1e38] }}
-keep = {{ best_by = "dice" }}
 """
 NAME = "tried__standard__3d_fullres"
 JOBS = [f"{stage}/{trainer}" for stage in ("pretrain", "finetune") for trainer in ("masked", "contrastive")]

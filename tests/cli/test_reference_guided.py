@@ -133,7 +133,7 @@ def test_candidates_that_take_a_reference_get_it_and_find_it_prepared(planned: P
         "ways/masked": None,
         "ways/reference_guided": folder,
     }
-    recipe_jobs._prepare(project, graph, 1)
+    recipe_jobs.prepare_all(project, graph, 1)
     (store,) = (project.preprocessed / "reference").iterdir()
     before = times(store)
     assert before

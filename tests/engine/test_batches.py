@@ -23,6 +23,7 @@ from selfcfg.engine.trainer import Batch, Need, Settings
 from selfcfg.errors import DataError, SelfcfgError, UsageError, WorkerDied
 from selfcfg.fingerprint import ChannelStatistics
 from selfcfg.geometry import Geometry
+from selfcfg.kernels.ranks import Ranks
 from selfcfg.labels import LabelSchema
 from selfcfg.plan import Configuration, Plan
 from selfcfg.topology import Topology
@@ -279,6 +280,27 @@ def test_batches_depend_on_iteration_and_seed_alone(store: Store) -> None:
     assert not any(same(a, b) for a, b in itertools.pairwise(whole))
     with batches_of(store, seed=1) as batches:
         assert not same(next(batches.training(0, 1))["labelled"], whole[0])
+
+
+def test_processes_share_each_batch_by_rows_and_validation_by_batches(store: Store) -> None:
+    needs = {"labelled": Need(), "views": Need(views=2, shift=0.25)}
+    with batches_of(store, needs=needs, validation_iterations=4) as whole:
+        expected, validated = list(whole.training(0, 3)), list(whole.validation(1))
+    sources = {stream: source(store, need) for stream, need in needs.items()}
+    for rank in range(3):
+        own = settings(validation_iterations=4)
+        with Batches(sources, own, configuration((8, 12, 12)), plan(), CPU, 0, Ranks(rank, 3)) as shared:
+            found, dealt = list(shared.training(0, 3)), list(shared.validation(1))
+        for mine, everything in zip(found, expected, strict=True):
+            for stream, batch in mine.items():
+                assert batch.cases == everything[stream].cases[rank : rank + 1]
+                assert torch.equal(batch.labels(), everything[stream].labels()[rank : rank + 1])
+                others = (everything[stream].image, *everything[stream].views)
+                views = zip((batch.image, *batch.views), others, strict=True)
+                assert all(torch.equal(one, other[rank : rank + 1]) for one, other in views)
+        assert len(dealt) == len(validated[rank::3])
+        pairs = zip(dealt, validated[rank::3], strict=True)
+        assert all(same(one[stream], other[stream]) for one, other in pairs for stream in needs)
 
 
 def test_loading_does_not_touch_the_global_random_numbers(store: Store) -> None:

@@ -78,6 +78,16 @@ def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(tmp_path: Path) ->
     assert given_systems([str(tmp_path / "rate=0.1")]) == (Given("rate=0.1", (tmp_path / "rate=0.1",)),)
 
 
+def test_a_pattern_stands_for_all_repetitions(tmp_path: Path) -> None:
+    for seed in (2, 0, 1):
+        (tmp_path / f"masked-{seed}").mkdir()
+    assert given_systems([f"masked={tmp_path}/masked-*"]) == (
+        Given("masked", tuple(tmp_path / f"masked-{seed}" for seed in (0, 1, 2))),
+    )
+    with pytest.raises(UsageError, match="nothing matches"):
+        given_systems([f"other={tmp_path}/other-*"])
+
+
 @pytest.mark.parametrize("texts", [["=x"], ["a="], ["a=x", "a=y"], ["x/masked", "y/masked"], ["../a=x"]])
 def test_a_name_that_cannot_be_used_is_refused(texts: list[str]) -> None:
     with pytest.raises(UsageError, match="NAME=PATH"):

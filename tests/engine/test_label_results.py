@@ -48,7 +48,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     add_result(tmp_path, result())
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write('{"arm": "scr\n')
-    with pytest.raises(DataError, match=r"results\.jsonl, line 2: not JSON"):
+    with pytest.raises(DataError, match=r"results\.jsonl, line 2: not valid JSON.*; remove that line"):
         read_results(tmp_path)
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from selfcfg.errors import DataError, SelfcfgError, UsageError
-from selfcfg.interop import nnunet_archive
+from selfcfg.interop import archive as archives
 from selfcfg.interop.nnunet_model_read import import_model
 from tests.interop.conftest import FIRST, SECOND, Content, Write, cascade_plan, plan_of
 
@@ -243,9 +243,9 @@ def test_links_and_secrets_in_an_archive(source: Path, tmp_path: Path) -> None:
 
 def test_limits_of_an_archive(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = packed(tmp_path / "theirs", tmp_path / "m.zip")
-    monkeypatch.setattr(nnunet_archive, "MAX_BYTES", 1000)
+    monkeypatch.setattr(archives, "MAX_BYTES", 1000)
     refused(archive, tmp_path / "m", "bytes unpacked, 1000 at most")
-    monkeypatch.setattr(nnunet_archive, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 2)
     refused(archive, tmp_path / "m", "3 files in it, 2 at most")
 
 

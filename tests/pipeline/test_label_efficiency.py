@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from selfcfg.cli import main
 from selfcfg.cli.benchmarking import arms_of
 from selfcfg.convert.synthetic import make_synthetic
 from selfcfg.engine import pipeline
+from selfcfg.engine.comparison.systems import Given, read_system
 from selfcfg.engine.data.source import Source
 from selfcfg.engine.experiment import Experiment
 from selfcfg.engine.label_efficiency import jobs as label_jobs
@@ -190,6 +192,11 @@ def test_the_pretraining_that_another_starts_from_is_done_first(project: Project
     benchmark = open_benchmark(project, asked, tmp_path)
     results, failed = run_benchmark(benchmark, jobs=1)
     assert not failed and [one.arm for one in results] == ["second", "first", "scratch"]
+    for job, result in zip(benchmark.jobs(), results, strict=True):
+        assert not benchmark.training(job, result.rate).folder.exists()
+        (kept,) = read_system(Given(job.arm, (benchmark.scores(job),)), None, None).runs
+        dice = {case: [one.values["dice"] for one in found.values()] for case, found in kept.cases.items()}
+        assert result.cases == {case: fmean(one for one in found if one is not None) for case, found in dice.items()}
     first, second = (RunRecord.read(benchmark.pretraining(arm, 0).run(FOLD).record) for arm in ("first", "second"))
     assert first.init is None and second.init == str(benchmark.pretraining("first", 0).run(FOLD).final)
 

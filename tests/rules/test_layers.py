@@ -15,16 +15,18 @@ FOLDERS = {"selfcfg": ROOT / "selfcfg", "selfcfg.planners": ROOT / "planners", "
 
 LAYERS = {
     0: "selfcfg selfcfg.errors selfcfg.files selfcfg.records selfcfg.registry selfcfg.geometry selfcfg.progress "
-    "selfcfg.parallel selfcfg.image_files",
+    "selfcfg.parallel selfcfg.image_files selfcfg.sheets",
     1: "selfcfg.labels selfcfg.image_targets selfcfg.dataset selfcfg.splits selfcfg.fixes selfcfg.fingerprint "
-    "selfcfg.topology selfcfg.plan selfcfg.project selfcfg.inheritance selfcfg.recipes selfcfg.runs selfcfg.workspace",
+    "selfcfg.topology selfcfg.plan selfcfg.project selfcfg.inheritance selfcfg.recipes selfcfg.runs selfcfg.workspace "
+    "selfcfg.cluster",
     2: "selfcfg.io selfcfg.kernels selfcfg.nets",
     3: "selfcfg.convert selfcfg.engine selfcfg.engine.label_efficiency.results selfcfg.planners selfcfg.trainers",
     4: "selfcfg.engine.prediction selfcfg.engine.scoring selfcfg.engine.calibration selfcfg.engine.comparison "
     "selfcfg.engine.distillation selfcfg.engine.supply",
     5: "selfcfg.engine.training selfcfg.interop selfcfg.report selfcfg.engine.selection.records",
     6: "selfcfg.engine.choice selfcfg.engine.pipeline selfcfg.engine.experiment selfcfg.engine.folds "
-    "selfcfg.engine.forecasting selfcfg.engine.recipes selfcfg.engine.label_efficiency selfcfg.engine.selection "
+    "selfcfg.engine.forecasting selfcfg.engine.cluster selfcfg.engine.recipes "
+    "selfcfg.engine.label_efficiency selfcfg.engine.selection "
     "selfcfg.engine.calibration.calibrate "
     "selfcfg.engine.demo selfcfg.testing",
     7: "selfcfg.cli selfcfg.__main__",

@@ -266,15 +266,6 @@ def test_agreement_is_of_the_mean_gradients() -> None:
     assert all(one.grad is None for one in parts.parameters())
 
 
-def test_several_processes_take_no_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = encoder()
-    refuse_second_order(parts)
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(SelfcfgError, match=r"2 processes train.*matching=fish"):
-        list(matching("cosine").groups([lambda: FIRST(parts), lambda: SECOND(parts)], WEIGHTS, parts))
-
-
 @pytest.mark.slow
 def test_a_compiled_network_has_no_second_derivatives() -> None:
     with pytest.raises(SelfcfgError, match="the network is compiled"):

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from selfcfg.engine.trainer import Batch, Need, Parts
+from selfcfg.kernels import ranks
 from selfcfg.kernels.distance import SignedDistance, signed_distance
 from selfcfg.kernels.losses import region_masks
 from selfcfg.kernels.masking import Painted
@@ -36,6 +37,7 @@ class DistanceMap(Task[DistanceMapSettings]):
     """
 
     name: ClassVar[str] = "distance_map"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[TaskSettings]] = DistanceMapSettings
     terms: ClassVar[tuple[str, ...]] = ("distance",)
     need: ClassVar[Need] = Need(targets=True)
@@ -50,7 +52,7 @@ class DistanceMap(Task[DistanceMapSettings]):
     def losses(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
         """The term "distance", a mean squared error in parts of the limit."""
         painted, wanted = self._predicted(parts, batch)
-        return {"distance": (painted - wanted).square().sum() / max(1, len(wanted))}
+        return {"distance": ranks.ratio((painted - wanted).square().sum(), len(wanted))}
 
     def scores(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
         """The share of the maps' variance that is predicted, and the mean absolute error in the unit of the limit."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts
 from selfcfg.errors import UsageError
 from selfcfg.image_targets import ImageTarget
+from selfcfg.kernels import ranks
 from selfcfg.nets.image_head import NAME, PART, ImageHead, image_head_of
 from selfcfg.plan import Configuration, Plan
 from selfcfg.trainers.pretext.task import Task, TaskSettings
@@ -44,6 +45,7 @@ class ImageLevelTask(Task[ImageLevelSettings]):
     """
 
     name: ClassVar[str] = PART
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[TaskSettings]] = ImageLevelSettings
     terms: ClassVar[tuple[str, ...]] = ()
     need: ClassVar[Need] = Need(targets=False, image_targets=True)
@@ -73,12 +75,12 @@ class ImageLevelTask(Task[ImageLevelSettings]):
     def losses(self, parts: Parts, batch: Batch) -> dict[str, Tensor]:
         """A term a target, the mean over the patches that have a value; 0 where none has."""
         return {
-            one.name: (
+            one.name: ranks.ratio(
                 F.cross_entropy(one.outputs, one.values.long(), reduction="sum")
                 if one.target.classes
-                else F.smooth_l1_loss(one.outputs[:, 0], one.values, reduction="sum")
+                else F.smooth_l1_loss(one.outputs[:, 0], one.values, reduction="sum"),
+                len(one.values),
             )
-            / max(1, len(one.values))
             for one in self._known(parts, batch)
         }
 

@@ -31,6 +31,7 @@ class MaskedTask(Task[Hiding]):
     """
 
     name: ClassVar[str] = "masked"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[TaskSettings]] = Hiding
     terms: ClassVar[tuple[str, ...]] = ("reconstruction",)
     need: ClassVar[Need] = Need(targets=False)

@@ -28,6 +28,7 @@ class Moco(Task[Momentum]):
     """
 
     name: ClassVar[str] = "moco"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[TaskSettings]] = Momentum
     terms: ClassVar[tuple[str, ...]] = ("contrast",)
     need: ClassVar[Need] = Need(targets=False, views=2, shift=0.25, transforms=STRONG)

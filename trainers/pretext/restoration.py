@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from selfcfg.engine.trainer import Batch, Need, Parts
+from selfcfg.kernels import ranks
 from selfcfg.kernels.distort import Chances, distorted
 from selfcfg.kernels.masking import Painted, compared
 from selfcfg.nets.heads import DenseHead
@@ -34,6 +35,7 @@ class Restoration(Task[RestorationSettings]):
     """
 
     name: ClassVar[str] = "restoration"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[TaskSettings]] = RestorationSettings
     terms: ClassVar[tuple[str, ...]] = ("restoration",)
     need: ClassVar[Need] = Need(targets=False)
@@ -56,6 +58,7 @@ class Restoration(Task[RestorationSettings]):
     def _restored(self, parts: Parts, image: Tensor, generator: torch.Generator | None = None) -> Painted:
         settings = self.settings
         chances = Chances(settings.bend_p, settings.shuffle_p, settings.paint_p, settings.outside_p)
-        changed = distorted(image, chances, generator)
+        # what is drawn depends on what was drawn before, so the whole batch is changed
+        changed = ranks.own(distorted(ranks.gathered(image), chances, generator))
         painted = parts["restored"](parts["decoder"](parts["encoder"](changed)))
         return compared(painted, image, torch.ones_like(image[:, :1], dtype=torch.bool))

@@ -46,6 +46,7 @@ class Rubik(Task[RubikSettings]):
     """
 
     name: ClassVar[str] = "rubik"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[TaskSettings]] = RubikSettings
     terms: ClassVar[tuple[str, ...]] = ("order", "flips")
     need: ClassVar[Need] = Need(targets=False, transforms=UPRIGHT)

@@ -47,6 +47,8 @@ class Task(ABC, Generic[T]):
     """Whether its loss is a mean squared error; else it is taken for that of a classification."""
     weight: ClassVar[float] = 0.1
     """Of its loss beside that of segmentation, if nothing else is said."""
+    splits: ClassVar[bool] = False
+    """Whether several processes can share its batches: see `selfcfg.engine.trainer.Trainer.splits`."""
     predicts: ClassVar[bool] = False
     """Whether its private parts are handed on where it is learnt beside segmentation: see `selfcfg.nets.image_head`."""
 

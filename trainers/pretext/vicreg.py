@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from selfcfg.engine.trainer import OWN, Batch, Datasets, Need, Parts
+from selfcfg.kernels import ranks
 from selfcfg.kernels.contrast import contrast, spread
 from selfcfg.kernels.redundancy import among, covariance, too_little_variance, without_mean
 from selfcfg.nets.heads import GlobalHead, Queue
@@ -42,6 +43,7 @@ class Vicreg(Task[VicregSettings]):
     """
 
     name: ClassVar[str] = "vicreg"
+    splits: ClassVar[bool] = True
     settings_type: ClassVar[type[TaskSettings]] = VicregSettings
     terms: ClassVar[tuple[str, ...]] = ("invariance", "variance", "covariance")
     need: ClassVar[Need] = Need(targets=False, views=2, shift=0.25, transforms=STRONG)
@@ -93,7 +95,7 @@ class Vicreg(Task[VicregSettings]):
         return {"view accuracy": contrast(first, second, itself, 1.0).accuracy, "spread": spread(vectors)}
 
     def _vectors(self, parts: Parts, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The vectors of both views."""
+        """The vectors of both views of the whole batch."""
         both = torch.cat([batch.image, batch.views[0]])
         first, second = parts["expander"](parts["encoder"](both)).float().chunk(2)
-        return first, second
+        return ranks.gathered(first), ranks.gathered(second)

@@ -14,7 +14,6 @@ from selfcfg.engine.prediction.probabilities import read_probabilities
 from selfcfg.engine.prediction.quality import CALIBRATION, QUALITY, Features, Quality, features_of, input_features
 from selfcfg.engine.prediction.uncertainty import uncertainty_of
 from selfcfg.engine.scoring.scores import CaseScores
-from selfcfg.engine.scoring.tables import comma_separated
 from selfcfg.engine.scoring.validation import pooled, remove_passing, scored_folds
 from selfcfg.engine.selection.entrants import Entrant, entrant_of
 from selfcfg.engine.selection.held_out import held_out
@@ -27,6 +26,7 @@ from selfcfg.plan import Plan
 from selfcfg.progress import progress
 from selfcfg.project import Project
 from selfcfg.runs import RunRecord
+from selfcfg.sheets import comma_separated
 from selfcfg.workspace import Workspace
 
 CASES = "quality_cases.csv"

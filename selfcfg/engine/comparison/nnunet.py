@@ -38,11 +38,13 @@ def read_nnunet(file: Path, content: Mapping[str, Any], labels: LabelSchema | No
     """
     names = {_values(",".join(map(str, values))): name for name, values in labels.targets.items()} if labels else None
     cases: dict[str, dict[str, ClassValues]] = {}
+    if not isinstance(content["metric_per_case"], list):
+        raise DataError(f"read {file}", "metric_per_case is no list", _REMEDY)
     for number, entry in enumerate(content["metric_per_case"]):
         try:
             case = stem_in(re.split(r"[\\/]", entry["reference_file"])[-1])
             scores = {key: _class(metrics) for key, metrics in entry["metrics"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             found = f"metric_per_case[{number}] is not as nnU-Net writes it ({type(error).__name__}: {error})"
             raise DataError(f"read {file}", found, _REMEDY) from error
         if case in cases:

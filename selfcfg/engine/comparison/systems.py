@@ -54,13 +54,16 @@ class System:
 def given_systems(texts: list[str]) -> tuple[Given, ...]:
     """The systems given as NAME=PATH, NAME=PATH,PATH or PATH, which is named after its folder.
 
+    A path with ``*`` stands for all that match it.
+
     Raises:
-        UsageError: a name is there twice, is empty, or cannot be a folder's.
+        UsageError: a name is there twice, is empty, or cannot be a folder's; or nothing matches a path.
     """
     found: dict[str, Given] = {}
     for text in texts:
         name, equals, rest = ("", "", "") if Path(text).exists() else text.partition("=")
-        paths = tuple(Path(part.strip()) for part in (rest if equals else text).split(",") if part.strip())
+        parts = [part.strip() for part in (rest if equals else text).split(",") if part.strip()]
+        paths = tuple(path for part in parts for path in _matching(part))
         name = name.strip() if equals else (paths[0].absolute().name if paths else "")
         if not name or not paths:
             raise UsageError("compare", f"'{text}' is not NAME=PATH", "write it as baseline=results/experiment")
@@ -70,6 +73,17 @@ def given_systems(texts: list[str]) -> tuple[Given, ...]:
             raise UsageError("compare", f"'{name}' is there twice", "give names of your own: NAME=PATH")
         found[name] = Given(name, paths)
     return tuple(found.values())
+
+
+def _matching(text: str) -> list[Path]:
+    """The path that a text is, or all that match it."""
+    path = Path(text)
+    if "*" not in text or path.exists():
+        return [path]
+    root = Path(path.anchor)
+    if found := sorted(root.glob(str(path.relative_to(root)))):
+        return found
+    raise UsageError(f"compare '{text}'", "nothing matches it", _WHAT_IT_MAY_BE)
 
 
 def refuse_baseline(baseline: str | None, names: Iterable[str]) -> None:

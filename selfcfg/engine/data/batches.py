@@ -36,6 +36,7 @@ from selfcfg.engine.randomness import generator, noise_field
 from selfcfg.engine.trainer import Batch, Need, Settings
 from selfcfg.errors import DataError, UsageError
 from selfcfg.geometry import Shape
+from selfcfg.kernels.ranks import ALONE, Ranks
 from selfcfg.plan import Configuration, Plan
 
 _OPENED = 64
@@ -56,6 +57,7 @@ class Batches:
         plan: what the configuration belongs to.
         device: where batches are put.
         seed: of the run.
+        ranks: this process among those that share each training batch by rows; validation batches are dealt out.
 
     Raises:
         UsageError: a stream has no training cases.
@@ -69,11 +71,12 @@ class Batches:
         plan: Plan,
         device: torch.device,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         for stream, source in sources.items():
             if not source.need.validation_only and not source.drawn_from("training"):
                 raise UsageError(f"train on stream '{stream}'", "it has no training cases", "check the split")
-        self._content = _Content(sources, settings, configuration, plan, device, seed)
+        self._content = _Content(sources, settings, configuration, plan, device, seed, ranks)
         self._settings, self._device = settings, device
         self._pools: dict[Phase, WorkerPool[_Number, _Made]] = {}
 
@@ -98,7 +101,8 @@ class Batches:
         count = self._settings.validation_iterations if self._content.streams("validation") else 0
         if not count:
             return iter(())  # no worker is started for nothing
-        return self._batches("validation", (_Number("validation", epoch, index) for index in range(count)))
+        numbers = (_Number("validation", epoch, index) for index in self._content.ranks.dealt(range(count)))
+        return self._batches("validation", numbers)
 
     def close(self) -> None:
         """Ends all worker processes; asking for batches again starts new ones."""
@@ -189,6 +193,7 @@ class _Content:
     plan: Plan
     device: torch.device
     seed: int
+    ranks: Ranks = ALONE
     opened: dict[tuple[Path, str], StoredCase] = field(default_factory=dict)
 
     def space_of(self, source: Source) -> PatchSpace:
@@ -203,11 +208,8 @@ class _Content:
         return self.device.type == "cpu" or self.settings.executor == "batchgenerators"
 
     def __call__(self, number: _Number, tell: Tell) -> _Made:
-        made: _Made = {}
-        for stream in self.streams(number.phase):
-            read = self._read(stream, number, tell)
-            made[stream] = self.finish(read) if self.in_workers else read
-        return made
+        reads = ((stream, self._read(stream, number, tell)) for stream in self.streams(number.phase))
+        return {stream: self.finish(read) if self.in_workers else read for stream, read in reads}
 
     def streams(self, phase: Phase) -> list[str]:
         return [stream for stream, source in self.sources.items() if source.drawn_from(phase)]
@@ -236,7 +238,8 @@ class _Content:
         source = self.sources[stream]
         need = source.need
         read = _Read([], [], [], need, self.space_of(source))
-        for place in range(-(-self.configuration.batch_size // need.sequence)):
+        sharing = self.ranks if number.phase == "training" else ALONE
+        for place in sharing.rows(need.drawn_in(self.configuration.batch_size)):
             rng = generator(self.seed, f"{number.phase}/{stream}", number.first, number.second, place)
             index = draw_domain(rng, source.drawn_from(number.phase))
             domain = source.domains[index]

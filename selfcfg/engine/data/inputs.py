@@ -14,7 +14,7 @@ from selfcfg.engine.data.store import CaseInfo
 from selfcfg.errors import DataError, UsageError, nearest
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.geometry import FLAT_SPACING, Geometry
-from selfcfg.image_files import FILE_ENDINGS, ending_in, stem_in
+from selfcfg.image_files import FILE_ENDINGS, ending_in, refuse_names, stem_in
 from selfcfg.io import read_header
 from selfcfg.plan import Plan
 
@@ -99,6 +99,7 @@ def doubts(image: npt.NDArray[np.float32], info: CaseInfo, plan: Plan, facts: Fi
 def _one_case(files: list[Path], plan: Plan) -> dict[str, tuple[Path, ...]]:
     if not files:
         raise UsageError("input", "no file was given", "give an image, one image per channel, or a folder")
+    refuse_names([file.name for file in files], files[0].parent)
     for file in files:
         if not file.exists():
             raise UsageError(f"input {file}", "there is no such file or folder", "check the path")
@@ -144,6 +145,7 @@ def _images(folder: Path, file_ending: str | None) -> list[Path]:
     for file in sorted(folder.iterdir()):
         ending = ending_in(file.name)
         if ending and not file.name.startswith(".") and file.is_file() and file_ending in (None, ending):
+            refuse_names([file.name], folder)
             files.setdefault(ending, []).append(file)
     if not files:
         wanted = file_ending or ", ".join(FILE_ENDINGS)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from selfcfg.engine.data.stored_array import StoredArray, checksum, damaged, refuse_changed, write_array
 from selfcfg.errors import DataError, SelfcfgError, nearest
 from selfcfg.geometry import Geometry, Shape, Vector
+from selfcfg.image_files import is_case_name
 from selfcfg.records import Record
 
 IMAGE, LABEL, LOCATIONS, CASE = "image.b2nd", "label.b2nd", "locations.npz", "case.json"
@@ -282,7 +283,7 @@ class Store:
                 pass
 
     def _place(self, case: str) -> Path:
-        if not case or case.startswith(".") or "/" in case or "\\" in case:
+        if not is_case_name(case):
             raise DataError(f"case '{case}'", "its id cannot be a folder name", "rename its files")
         return self.folder / case
 

@@ -11,11 +11,11 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -32,6 +32,9 @@ Tell = Callable[[str], None]
 
 AHEAD = 2
 """Batches each worker may have ready before they are asked for."""
+
+PATIENCE = 600
+"""Seconds that a batch may be waited for: a disk that hangs would else hold a training up for ever, and nobody told."""
 
 _NAME_BYTES = 256
 _DEATH = "DataLoader worker"
@@ -67,6 +70,7 @@ class WorkerPool(Generic[Key, Made]):
         self._order: _Order[Key] = _Order()
         self._processes: list[BaseProcess] = []
         self._iterator: Any = None
+        self._was_silent = False
         self._loader: DataLoader[Made | SelfcfgError] | None = DataLoader(
             _Maker(make, self._board),
             batch_size=None,
@@ -86,12 +90,13 @@ class WorkerPool(Generic[Key, Made]):
 
         Raises:
             SelfcfgError: what the maker raised.
-            WorkerDied: a worker ended without an answer; names the case it was on and the likely cause.
+            WorkerDied: a worker ended without an answer, or gave none for too long; names the case it was on and the
+                likely cause.
         """
         self._start(keys)
         while self._iterator is not None:
             try:
-                made = next(self._iterator)
+                made = self._next()
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:
@@ -99,6 +104,22 @@ class WorkerPool(Generic[Key, Made]):
             if isinstance(made, SelfcfgError):
                 raise made
             yield made
+
+    def _next(self) -> Made | SelfcfgError:
+        """The next answer. Workers that give none for too long are ended, which is noticed at once."""
+        watch = Timer(PATIENCE, self._give_up)
+        watch.daemon = True
+        watch.start()
+        try:
+            found: Made | SelfcfgError = next(self._iterator)
+        finally:
+            watch.cancel()
+        return found
+
+    def _give_up(self) -> None:
+        self._was_silent = True
+        for process in self._processes:
+            process.kill()
 
     def close(self) -> None:
         """Ends the workers; what they had ready is dropped. A closed pool yields nothing."""
@@ -122,10 +143,13 @@ class WorkerPool(Generic[Key, Made]):
         self._processes = self._processes or [p for p in multiprocessing.active_children() if p not in before]
 
     def _explained(self, error: Exception) -> Exception:
-        """The death of a worker in words; any other error as it is.
+        """The death of a worker in words, or that it hangs; any other error as it is.
 
         One that died while it handed something over is a broken connection here.
         """
+        if self._was_silent:
+            silent, remedy = f"no answer for {PATIENCE} s", "see whether the disk hangs; the same command continues"
+            return WorkerDied(self._asked(self._processes), silent, remedy)
         is_silence = str(error).startswith(_DEATH)
         if not is_silence and isinstance(error, RuntimeError):
             return error
@@ -134,10 +158,13 @@ class WorkerPool(Generic[Key, Made]):
         dead = [process for process in self._processes if process.exitcode is not None]
         if not dead and not is_silence:
             return error
-        cases = [name for process in dead if (name := self._board.working_on(process.pid))]
-        asked = "load patches" + (" of " + " and ".join(f"case '{name}'" for name in cases) if cases else "")
         exitcode = dead[0].exitcode if dead else None
-        return WorkerDied(asked, how_it_ended(exitcode), _remedy(exitcode))
+        return WorkerDied(self._asked(dead), how_it_ended(exitcode), _remedy(exitcode))
+
+    def _asked(self, processes: Sequence[BaseProcess]) -> str:
+        """What workers were at."""
+        cases = [name for process in processes if (name := self._board.working_on(process.pid))]
+        return "load patches" + (" of " + " and ".join(f"case '{name}'" for name in cases) if cases else "")
 
 
 @dataclass(frozen=True)

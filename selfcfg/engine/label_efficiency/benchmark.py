@@ -28,6 +28,9 @@ FOLD = 0
 EPOCHS = 20
 """Of a job: the learning rate falls in so many stairs. Each ends with a checkpoint, so more would cost time."""
 
+SCORES = "scores"
+"""Folder with the scores of each job in a folder of its own."""
+
 KEPT_OUT_OF, MOST_KEPT_OUT = 5, 10
 """Every fifth labelled subject, ten at most, is kept out of training where the learning rate is chosen."""
 
@@ -71,6 +74,10 @@ class Benchmark:
             for fraction in wanted.fractions
             for arm in wanted.arms
         ]
+
+    def scores(self, job: Job) -> Path:
+        """The folder of a job's scores of the test cases, which `compare` reads."""
+        return self.folder / SCORES / job.name
 
     def protocol(self) -> Protocol:
         """What all jobs share."""
@@ -237,6 +244,7 @@ def _request(wanted: LabelEfficiency, arm: str, name: str, settings: Mapping[str
         reference=wanted.reference if trainer.takes_reference(typed) else None,
         resume=True,
         device=wanted.device,
+        elsewhere=wanted.elsewhere,
     )
 
 

@@ -15,16 +15,19 @@ from selfcfg.engine.experiment import Experiment
 from selfcfg.engine.folds import fit_fold, score_cases
 from selfcfg.engine.footprint import training_bytes
 from selfcfg.engine.label_efficiency.benchmark import FOLD, Benchmark
-from selfcfg.engine.label_efficiency.results import Job, LabelResult, add_result, read_results
+from selfcfg.engine.label_efficiency.results import Job, LabelResult, add_apart, add_result, read_results
 from selfcfg.engine.scoring.evaluate import case_dice
 from selfcfg.engine.stopping import interrupted_by_sigterm
 from selfcfg.engine.training.journal import without_curves
-from selfcfg.errors import SelfcfgError, Stopped, TrainingDiverged, UsageError
+from selfcfg.errors import SelfcfgError, Stopped, TrainingDiverged, UsageError, nearest
 from selfcfg.kernels.statistics import subject_means
 from selfcfg.parallel import default_jobs, run_cases
 from selfcfg.progress import progress, quietly
 
 Result = TypeVar("Result")
+
+PREPARE_BENCHMARK = "prepare"
+"""The name of what comes before all jobs: preprocessing of everything that they read, done when it is opened."""
 
 AGAIN = "the same command goes on where it stopped"
 
@@ -75,10 +78,46 @@ def run_benchmark(benchmark: Benchmark, *, jobs: int = 0, keep: bool = False) ->
             add_result(benchmark.folder, outcome)
             done[name] = outcome
             if not keep:
-                for rate in benchmark.wanted.rates:
-                    shutil.rmtree(benchmark.training(waiting[name], rate).folder, ignore_errors=True)
+                _remove(benchmark, waiting[name])
             step(f"{name}: Dice {outcome.dice:.3f}")
     return Finished([done[name] for name in wanted if name in done], failed)
+
+
+def pretraining_name(arm: str, seed: int) -> str:
+    """The name of the pretraining of an arm with a seed, which no job has."""
+    return f"pretrain {arm} {seed}"
+
+
+def run_alone(benchmark: Benchmark, name: str, *, keep: bool = False) -> None:
+    """Does one pretraining or one job, what it needs being done; what is finished is kept.
+
+    Args:
+        benchmark: opened.
+        name: of the job, or `pretraining_name`, or `PREPARE_BENCHMARK`.
+        keep: keep weights and predictions of the job.
+
+    Raises:
+        UsageError: there is no such job.
+        SelfcfgError: it cannot be done.
+        Stopped: on request; the same call goes on where it stopped.
+    """
+    wanted = {job.name: job for job in benchmark.jobs()}
+    before = {pretraining_name(job.arm, job.seed): job for job in wanted.values() if job.arm in benchmark.pretrained}
+    if name in before:
+        _pretrain(before[name], benchmark, quiet=False)
+    elif name in wanted:
+        if name not in {result.name for result in read_results(benchmark.folder)}:
+            add_apart(benchmark.folder, _run(wanted[name], benchmark, keep=keep))
+            if not keep:
+                _remove(benchmark, wanted[name])
+    elif name != PREPARE_BENCHMARK:
+        raise UsageError(f"job '{name}'", "there is none", nearest(name, [PREPARE_BENCHMARK, *before, *wanted]))
+
+
+def _remove(benchmark: Benchmark, job: Job) -> None:
+    """Removes what the trainings of a job left."""
+    for rate in benchmark.wanted.rates:
+        shutil.rmtree(benchmark.training(job, rate).folder, ignore_errors=True)
 
 
 @contextmanager
@@ -159,7 +198,7 @@ def _run(job: Job, benchmark: Benchmark, *, keep: bool) -> LabelResult:
         chosen = trainings[rate]
         run = fit_fold(chosen, FOLD)
         mirroring = benchmark.wanted.mirroring
-        scores = score_cases(chosen, run, benchmark.test, run.path / "test", mirroring=mirroring)
+        scores = score_cases(chosen, run, benchmark.test, benchmark.scores(job), mirroring=mirroring)
     cases = {case.case: case_dice(case) for case in scores.cases}
     return LabelResult(
         **job.model_dump(),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from selfcfg.errors import DataError, UsageError
-from selfcfg.files import write_text
+from selfcfg.files import parse_json, write_bytes
 from selfcfg.records import Record, Sparing
 
-RESULTS, PROTOCOL = "results.jsonl", "protocol.json"
+RESULTS, PROTOCOL, APART = "results.jsonl", "protocol.json", "results"
 
 
 class Arm(Sparing):
@@ -143,21 +142,29 @@ def read_results(folder: Path) -> list[LabelResult]:
     Raises:
         DataError: a line is not a result.
     """
-    file = folder / RESULTS
-    if not file.is_file():
-        return []
-    found = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    file, found = folder / RESULTS, list[LabelResult]()
+    for number, line in enumerate(_lines(file), 1):
+        source = f"{file}, line {number}"
         try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{file}, line {number}", f"not JSON ({error.msg})", "remove that line") from error
-        found.append(LabelResult.parse(content, f"{file}, line {number}"))
-    return found
+            content = parse_json(line, source)
+        except DataError as error:
+            raise DataError(source, error.found, "remove that line") from error
+        found.append(LabelResult.parse(content, source))
+    known = {result.name for result in found}
+    apart = [LabelResult.read(one) for one in sorted((folder / APART).glob("*.json"))]
+    return [*found, *(result for result in apart if result.name not in known)]
 
 
 def add_result(folder: Path, result: LabelResult) -> None:
     """Adds a line to the results of a benchmark; the file is replaced as a whole, so no line is ever cut short."""
     file = folder / RESULTS
-    before = file.read_text(encoding="utf-8") if file.is_file() else ""
-    write_text(file, before + result.model_dump_json() + "\n")
+    write_bytes(file, b"".join(line + b"\n" for line in (*_lines(file), result.model_dump_json().encode())))
+
+
+def add_apart(folder: Path, result: LabelResult) -> None:
+    """Adds the result of a job in a file of its own: jobs on several machines have no lock that all of them heed."""
+    result.write(folder / APART / f"{result.name}.json")
+
+
+def _lines(file: Path) -> list[bytes]:
+    return file.read_bytes().splitlines() if file.is_file() else []

@@ -34,6 +34,7 @@ class LabelEfficiency(Record):
         planner: name of the plan; None: the only one there is.
         mirroring: average the predictions of mirrored images, where the training mirrored.
         device: such as "cpu" or "cuda:0"; None: the best there is.
+        elsewhere: whether it is trained on another machine, of whose device and memory this one knows nothing.
     """
 
     arms: dict[str, str]
@@ -52,6 +53,7 @@ class LabelEfficiency(Record):
     planner: str | None = None
     mirroring: bool = True
     device: str | None = None
+    elsewhere: bool = False
 
     def settings_of(self, arm: str) -> dict[str, Any]:
         """What is said of the settings of an arm's trainings with labels."""

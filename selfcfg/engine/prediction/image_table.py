@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from selfcfg.convert.code_table import rows_of
 from selfcfg.engine.prediction.ledger import Ledger
 from selfcfg.errors import DataError, listed
 from selfcfg.files import write_text
 from selfcfg.image_targets import ImageLevel, ImageTarget, columns
+from selfcfg.sheets import comma_separated
 
 TABLE = "image_targets.csv"
 
@@ -36,11 +36,7 @@ def write_image_table(folder: Path, ledger: Ledger, targets: Mapping[str, ImageT
     if not told:
         (folder / TABLE).unlink(missing_ok=True)
         return
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(heads)
-    writer.writerows([case, *row.values()] for case, row in told.items())
-    write_text(folder / TABLE, stream.getvalue())
+    write_text(folder / TABLE, comma_separated(heads, ([case, *row.values()] for case, row in told.items())))
 
 
 def read_image_table(path: Path, targets: Mapping[str, ImageTarget]) -> dict[str, dict[str, ImageLevel]]:
@@ -49,9 +45,9 @@ def read_image_table(path: Path, targets: Mapping[str, ImageTarget]) -> dict[str
     Raises:
         DataError: it is no such table, or tells other classes.
     """
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        heads, rows = list(reader.fieldnames or ()), list(reader)
+    cells = rows_of(path)
+    heads = next(cells, [])
+    rows = [dict(zip(heads, row, strict=False)) for row in cells if row]
     if not heads or heads[0] != "case":
         raise DataError(f"read {path}", "its first column is not 'case'", "give a table that 'selfcfg predict' wrote")
     found = {}
@@ -79,7 +75,7 @@ def _level(row: Mapping[str, str], name: str, target: ImageTarget, path: Path) -
     try:
         probabilities = {one: float(row[f"{name}={one}"]) for one in target.classes}
         value = row[name] if target.classes else float(row[name])
-    except (TypeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         found = f"row of case '{row['case']}', target '{name}': {error}"
         raise DataError(f"read {path}", found, "predict again: the table is made anew") from error
     return ImageLevel(value=value, probabilities=probabilities)

@@ -26,6 +26,9 @@ from selfcfg.runs import RunFolder, RunRecord, fold_folders
 
 Weights = Literal["final", "best"]
 
+_SMALLEST = 2
+"""Bytes of a weight at least: a network is only built where its file can hold it."""
+
 
 def load_model(
     path: Path | str,
@@ -128,7 +131,11 @@ def _calibrated(files: Sequence[Path]) -> tuple[float, Quality | None]:
 
 def _was_mirrored(settings: Mapping[str, Any]) -> bool:
     transforms = settings.get("transforms") or {}
-    return settings.get("augmentation") != "none" and transforms.get("mirror_p", 1.0) > 0
+    share = transforms.get("mirror_p", 1.0) if isinstance(transforms, Mapping) else None
+    if not isinstance(share, int | float):
+        found = f"the settings of its training hold transforms={str(transforms)[:60]}"
+        raise DataError("load model", found, "put the record of the training back")
+    return settings.get("augmentation") != "none" and share > 0
 
 
 def _chosen(runs: list[RunFolder], folds: Sequence[int | str] | None) -> list[RunFolder]:
@@ -186,7 +193,11 @@ def _configuration(plan: Plan, record: RunRecord) -> Configuration:
 
 
 def _network(file: Path, plan: Plan, configuration: Configuration, record: RunRecord) -> Segmenter:
-    parts = build_parts(configuration.topology, plan.input_channels(configuration), plan.labels.n_outputs)
+    channels, outputs = plan.input_channels(configuration), plan.labels.n_outputs
+    if (wanted := configuration.topology.n_parameters(channels, outputs)) * _SMALLEST > file.stat().st_size:
+        found = f"{file.stat().st_size} bytes, too few for the {wanted} weights of the network that its plan asks for"
+        raise DataError(f"load model {file}", found, "put the plan and the weights of the training back")
+    parts = build_parts(configuration.topology, channels, outputs)
     noted = load_weights(file, parts).get("plan_hash", record.plan_hash)
     if noted != record.plan_hash:
         raise DataError(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,20 +49,35 @@ def read_probabilities(
     if not path.is_file():
         remedy = "predict with --save-probabilities: they lie beside the label maps as CASE.npz"
         raise DataError(asked, f"there are no probabilities, {path}", remedy)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if KEY not in archive.files:
-                raise DataError(asked, f"no '{KEY}' in {path}", "predict with --save-probabilities")
-            found = archive[KEY]
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(asked, f"{path} is damaged ({error})", "predict with --save-probabilities again") from error
     wanted = (labels.n_outputs, *shape)
-    if found.shape != wanted:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if f"{KEY}.npy" not in archive.namelist():
+                raise DataError(asked, f"no '{KEY}' in {path}", "predict with --save-probabilities")
+            with archive.open(f"{KEY}.npy") as stream:
+                there, dtype = _header(stream)
+            if there == wanted and dtype.kind == "f":
+                with archive.open(f"{KEY}.npy") as stream:
+                    found = np.lib.format.read_array(stream, allow_pickle=False)
+                    stream.read()  # to the end, where its checksum is compared
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        raise DataError(asked, f"{path} is damaged ({error})", "predict with --save-probabilities again") from error
+    if there != wanted:
         kind = "regions" if labels.has_regions else "classes with the background"
         remedy = "give probabilities of these label maps, and their dataset.json"
-        raise DataError(asked, f"{path} has the shape {found.shape}, {wanted} ({kind}, Z, Y, X) is needed", remedy)
-    if found.dtype.kind != "f" or not (found.min() >= -_SLACK and found.max() <= 1 + _SLACK):
+        raise DataError(asked, f"{path} has the shape {there}, {wanted} ({kind}, Z, Y, X) is needed", remedy)
+    if dtype.kind != "f" or not (found.min() >= -_SLACK and found.max() <= 1 + _SLACK):
         remedy = "predict with --save-probabilities again"
         raise DataError(asked, f"{path} holds values that are no probabilities", remedy)
     values: NDArray[np.floating[Any]] = found
     return values
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of a stored array, before memory is taken for it."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -11,6 +9,7 @@ from selfcfg.engine.prediction.ledger import Ledger, LedgerEntry
 from selfcfg.engine.prediction.quality import FEATURES, Expected, Quality
 from selfcfg.errors import listed
 from selfcfg.files import write_text
+from selfcfg.sheets import comma_separated
 
 TABLE = "quality.csv"
 N_TOLD = 3
@@ -70,14 +69,13 @@ def write_quality_table(folder: Path, ledger: Ledger, quality: Quality | None, m
         return []
     further = sorted({name for entry in known.values() for name in entry.features} - set(FEATURES))
     names = (*FEATURES, *further)
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("case", "predicted_dice", "low", "high", "unusual", *names))
+    told = []
     for case, expected, _, entry in rows:
         values = ("" if (value := entry.features.get(name)) is None else f"{value:.6g}" for name in names)
         cells = ("", "", "") if expected is None else tuple(f"{value:.4f}" for value in expected)
-        writer.writerow((case, *cells, "; ".join(entry.unusual), *values))
-    write_text(folder / TABLE, stream.getvalue())
+        told.append((case, *cells, "; ".join(entry.unusual), *values))
+    heads = ("case", "predicted_dice", "low", "high", "unusual", *names)
+    write_text(folder / TABLE, comma_separated(heads, told))
     return rows
 
 

@@ -83,7 +83,7 @@ def run_graph(
         DataError: cases cannot be read.
     """
     at_once = min(at_once, graph.width)
-    _prepare(project, graph, jobs)
+    prepare_all(project, graph, jobs)
     state = _State(project, graph, jobs if at_once == 1 else 1, at_once == 1, tell)
     outcomes = run_cases(run_job, state.ready(), jobs=at_once, doing="train", memory=state.memory, then=state.ended)
     if at_once == 1:
@@ -237,6 +237,29 @@ def hold(contest: Contest, folder: Path, diverged: Mapping[str, str]) -> Kept:
     return kept
 
 
+def prepare_all(project: Project, graph: Graph, jobs: int) -> None:
+    """Preprocesses whatever jobs read, so that no two of them do it at the same time.
+
+    Raises:
+        DataError: cases cannot be read.
+    """
+    done: set[tuple[object, ...]] = set()
+    for job in graph.jobs:
+        chosen = choose(project, job.request.model_copy(update={"teachers": ()}))
+        alike = [need.one_channel for need in chosen.trainer_type.unlabelled(chosen.settings)]
+        reference = job.request.reference
+        what = (bool(alike), any(alike), job.request.unlabelled, reference)
+        if what in done:
+            continue
+        done.add(what)
+        plan, configuration = chosen.plan, chosen.configuration_name
+        pipeline.store(project, plan, configuration, jobs)
+        if alike:
+            gather(project, plan, configuration, job.request.unlabelled, alike=any(alike), jobs=jobs)
+        if reference is not None:
+            gather_reference(project, plan, configuration, reference, jobs=jobs)
+
+
 def _obey(name: str, outcome: object) -> None:
     """Raises where a job was stopped on request."""
     if isinstance(outcome, Stopped):
@@ -272,22 +295,3 @@ def _contenders(
         )
         found.append(contender)
     return tuple(found)
-
-
-def _prepare(project: Project, graph: Graph, jobs: int) -> None:
-    """Preprocesses whatever jobs read, so that no two of them do it at the same time."""
-    done: set[tuple[object, ...]] = set()
-    for job in graph.jobs:
-        chosen = choose(project, job.request.model_copy(update={"teachers": ()}))
-        alike = [need.one_channel for need in chosen.trainer_type.unlabelled(chosen.settings)]
-        reference = job.request.reference
-        what = (bool(alike), any(alike), job.request.unlabelled, reference)
-        if what in done:
-            continue
-        done.add(what)
-        plan, configuration = chosen.plan, chosen.configuration_name
-        pipeline.store(project, plan, configuration, jobs)
-        if alike:
-            gather(project, plan, configuration, job.request.unlabelled, alike=any(alike), jobs=jobs)
-        if reference is not None:
-            gather_reference(project, plan, configuration, reference, jobs=jobs)

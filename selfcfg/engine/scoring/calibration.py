@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from selfcfg.engine.prediction.probabilities import read_probabilities
 from selfcfg.engine.scoring.extras import MARGIN
-from selfcfg.engine.scoring.tables import aligned, comma_separated
+from selfcfg.engine.scoring.tables import aligned
 from selfcfg.geometry import Geometry
 from selfcfg.kernels.calibration import Tally, one_class, pair, top_label
 from selfcfg.kernels.morphology import dilate, extent
 from selfcfg.labels import LabelSchema
 from selfcfg.records import Record
+from selfcfg.sheets import comma_separated
 
 TABLE = "calibration.csv"
 OVERALL = "(decision)"

@@ -22,12 +22,13 @@ from selfcfg.engine.scoring.pairs import UNITS, Unit, pairs_of, score_pairs
 from selfcfg.engine.scoring.readers import Readers, agreement_of_readers
 from selfcfg.engine.scoring.scores import CaseScores, ClassScores, Empty, Scoring
 from selfcfg.engine.scoring.subgroups import Grouped, grouped
-from selfcfg.engine.scoring.tables import aligned, comma_separated, number
+from selfcfg.engine.scoring.tables import aligned, number
 from selfcfg.files import write_text
 from selfcfg.fixes import Fixes
 from selfcfg.image_targets import GivenTarget
 from selfcfg.labels import LabelSchema
 from selfcfg.records import Sparing
+from selfcfg.sheets import comma_separated
 
 SUMMARY = "summary.json"
 """The file an evaluation is written to, whole."""

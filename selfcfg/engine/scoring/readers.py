@@ -12,12 +12,13 @@ from selfcfg.engine.scoring.metrics import METRICS, ON_REQUEST
 from selfcfg.engine.scoring.pairs import Pair, score_pairs
 from selfcfg.engine.scoring.scores import CaseScores, Scoring
 from selfcfg.engine.scoring.subgroups import MEAN, spread
-from selfcfg.engine.scoring.tables import aligned, comma_separated, number
+from selfcfg.engine.scoring.tables import aligned, number
 from selfcfg.errors import DataError, UsageError, counted, listed
 from selfcfg.image_files import image_files
 from selfcfg.kernels.statistics import FEWEST
 from selfcfg.labels import LabelSchema
 from selfcfg.records import Record
+from selfcfg.sheets import comma_separated
 
 PREDICTION = "prediction"
 SYMMETRIC = ("dice", "iou", "hd95", "nsd", "volume_error", "hd", "assd")

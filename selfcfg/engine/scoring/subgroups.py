@@ -10,10 +10,11 @@ import numpy as np
 from selfcfg.engine.scoring.attributes import groups_of, read_attributes
 from selfcfg.engine.scoring.metrics import METRICS, ON_REQUEST
 from selfcfg.engine.scoring.scores import CaseScores
-from selfcfg.engine.scoring.tables import aligned, comma_separated, number
+from selfcfg.engine.scoring.tables import aligned, number
 from selfcfg.errors import counted, listed
 from selfcfg.kernels.statistics import FEWEST, estimate, subject_means
 from selfcfg.records import Record
+from selfcfg.sheets import comma_separated
 
 COMPARED = ("dice", "nsd", "hd95", "volume_error", *ON_REQUEST)
 """What groups are compared by, besides what was asked for."""

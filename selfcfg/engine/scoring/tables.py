@@ -1,9 +1,7 @@
-"""Scores as text: aligned tables for the terminal, and comma-separated ones."""
+"""Scores as text: aligned tables for the terminal."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 
 from selfcfg.engine.scoring.metrics import METRICS
@@ -38,12 +36,3 @@ def aligned(heads: Sequence[str], rows: Iterable[Sequence[str]], *, last_apart: 
     rule = "-" * max(map(len, lines))
     body = [*lines[1:-1], rule, lines[-1]] if last_apart else lines[1:]
     return [lines[0], rule, *body]
-
-
-def comma_separated(heads: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    """The text of a CSV file; None becomes an empty cell."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(heads)
-    writer.writerows(rows)
-    return stream.getvalue()

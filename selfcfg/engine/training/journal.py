@@ -73,13 +73,14 @@ class Journal:
         run: where they are.
         epoch: the epoch that comes next; lines of it and of later ones, or cut short, are dropped from the log.
         tensorboard: also write TensorBoard's files.
+        draws: whether curves are drawn.
 
     Raises:
         UsageError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, run: RunFolder, epoch: int, *, tensorboard: bool = False) -> None:
-        self._run = run
+    def __init__(self, run: RunFolder, epoch: int, *, tensorboard: bool = False, draws: bool = True) -> None:
+        self._run, self._draws = run, draws
         self._entries = [entry for entry in read_log(run) if entry["epoch"] < epoch]
         self._drawing, self._undrawn, self._is_drawn = _FIRST_DRAWING, 0.0, False
         self._board = _board(run, epoch) if tensorboard else None
@@ -100,7 +101,7 @@ class Journal:
 
     def draw(self) -> None:
         """Draws the curves of all epochs so far; nothing before the first."""
-        if self._entries and _DRAWS.get():
+        if self._entries and self._draws and _DRAWS.get():
             began = time.perf_counter()
             draw_curves(self._entries, self._run.curves)
             self._drawing, self._undrawn, self._is_drawn = time.perf_counter() - began, 0.0, True
@@ -121,7 +122,7 @@ def read_log(run: RunFolder) -> list[dict[str, Any]]:
     for line in run.log.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
         if not _continues(entries, entry):
             break

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 
 from selfcfg.engine.checkpoint import fill, load_state, save_state, save_weights, take_over
-from selfcfg.engine.device import Precision, place
+from selfcfg.engine.device import place
 from selfcfg.engine.stopping import StopRequest, stop_request
 from selfcfg.engine.trainer import Batch, Parts, Settings, Trainer
 from selfcfg.engine.training.journal import Epoch, Journal, read_log
-from selfcfg.engine.training.opening import open_run
+from selfcfg.engine.training.opening import claimed, open_run
 from selfcfg.engine.training.optimisation import Optimisation, learning_rate, seed_globals
 from selfcfg.engine.training.position import Position
+from selfcfg.engine.training.processes import single
+from selfcfg.engine.training.result import FitResult
 from selfcfg.errors import DataError, Stopped, TrainingDiverged, WorkerDied
 from selfcfg.files import hash_json
+from selfcfg.kernels.ranks import ALONE, Ranks
 from selfcfg.progress import progress, say
 from selfcfg.runs import RunFolder, RunRecord, TakeOver
 
@@ -53,27 +53,6 @@ class BatchSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class FitResult:
-    """What a training ended with.
-
-    Args:
-        epochs: epochs done.
-        scores: of the last validation by name; empty without validation.
-        best: highest moving average of the first score, or None.
-        best_epoch: the epoch that had it, counted from 0.
-        stopped_early: whether the validation score stopped rising before the last epoch.
-        taken_over: what became of the weights it was started from, or None.
-    """
-
-    epochs: int
-    scores: dict[str, float]
-    best: float | None
-    best_epoch: int | None
-    stopped_early: bool
-    taken_over: TakeOver | None = None
-
-
 def fit(
     trainer: Trainer[Any],
     run: RunFolder,
@@ -83,11 +62,13 @@ def fit(
     device: torch.device,
     resume: bool,
     init: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> FitResult:
     """Trains until the last epoch, leaving plan, weights, log and curves in the folder; closes `batches` in any case.
 
     A finished run is left as it is. The weights depend on the seed, the batches, the versions and the machine's facts
-    alone: interrupted anywhere and continued, they are the same bits on a CPU.
+    alone: interrupted anywhere and continued, they are the same bits on a CPU. Several processes that share the batches
+    end with what one would, up to rounding; the first of them writes all files.
 
     Args:
         trainer: the algorithm with its settings.
@@ -97,47 +78,45 @@ def fit(
         device: to train on.
         resume: continue from the newest checkpoint; without it a folder that has one is refused.
         init: a weights file or a finished run whose parts are taken over before the first step.
+        ranks: this process among those that train together.
 
     Raises:
-        UsageError: the folder holds another run, or this one unfinished without `resume`.
+        UsageError: the folder holds another run, or this one unfinished without `resume`; or another process trains it.
         TrainingDiverged: a loss or gradient is NaN or infinite; names the cases of the batch.
         Stopped: SIGINT or SIGTERM; everything is saved.
         SelfcfgError: a checkpoint could not be written; the one before is intact.
     """
-    try:
-        if open_run(run, record, resume=resume):
+    with ExitStack() as held:
+        held.callback(batches.close)
+        ranks.first(lambda: held.enter_context(claimed(run)))
+        if ranks.first(lambda: open_run(run, record, resume=resume)):
             say(f"{run.path.name} is finished already")
-            return _result_in(read_log(run), trainer.settings)
-        trainer.plan.write_whole(run.plan)
-        training = Training(trainer, run, record, batches, device)
+            return FitResult.of_log(read_log(run), trainer.settings)
+        ranks.first(lambda: trainer.plan.write_whole(run.plan))
+        training = Training(trainer, run, record, batches, device, ranks)
         taken_over = training.restore_or_start(init)
         training.train()
         training.finish()
-    finally:
-        batches.close()
     at = training.position
     return FitResult(at.epoch, at.scores, at.best, at.best_epoch, at.is_over, taken_over)
-
-
-def _result_in(log: list[dict[str, Any]], settings: Settings) -> FitResult:
-    """The result of a finished run, as far as its log tells."""
-    if not log:
-        return FitResult(settings.epochs, {}, None, None, stopped_early=False)
-    best = next((entry for entry in reversed(log) if entry["is_best"]), None)
-    average, epoch = (best["average"], best["epoch"]) if best else (None, None)
-    epochs = log[-1]["epoch"] + 1
-    return FitResult(epochs, log[-1]["validation"], average, epoch, stopped_early=epochs < settings.epochs)
 
 
 class Training:
     """One training in progress: the network, its optimiser and its position."""
 
-    def __init__(
-        self, trainer: Trainer[Any], run: RunFolder, record: RunRecord, batches: BatchSource, device: torch.device
+    def __init__(  # noqa: PLR0917 - each is a fact of its own
+        self,
+        trainer: Trainer[Any],
+        run: RunFolder,
+        record: RunRecord,
+        batches: BatchSource,
+        device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.trainer, self.run, self.record, self.batches, self.device = trainer, run, record, batches, device
+        self.ranks = ranks
         self.settings: Settings = trainer.settings
-        self.fabric = _fabric(device, trainer.precision(device))
+        self.fabric = single(device, trainer.precision(device))
         seed_globals(record.seed, "build", 0)
         self.parts: Parts = place(trainer.build(), device)
         self.taken: tuple[str, ...] = ()
@@ -146,7 +125,7 @@ class Training:
 
     def restore_or_start(self, init: Path | None) -> TakeOver | None:
         """Brings network, optimiser and position to where the run is; gives what was taken over from `init`."""
-        state = load_state(self.run)
+        state = load_state(self.run, mend=self.ranks.is_first)
         if state is not None:
             self._restore(state)
             return None
@@ -154,10 +133,11 @@ class Training:
         if taken_over is not None:
             self.taken = taken_over.taken
             self.optimisation = Optimisation(self.settings, self.parts, self.taken)
-            self.run.note(taken_over=taken_over)
+            self.ranks.first(lambda: self.run.note(taken_over=taken_over))
             say(str(taken_over))
         with torch.no_grad():
             self.trainer.started(self.parts)
+        self.ranks.make_equal(self.parts.state_dict().values())
         return taken_over
 
     def train(self) -> None:
@@ -170,24 +150,30 @@ class Training:
         done = position.epoch * settings.iterations_per_epoch + position.step
         total = settings.epochs * settings.iterations_per_epoch
         stream = self.batches.training(done * settings.accumulate, total * settings.accumulate)
-        journal = Journal(self.run, position.epoch, tensorboard=settings.tensorboard)
+        writes = self.ranks.is_first
+        journal = Journal(self.run, position.epoch, tensorboard=settings.tensorboard and writes, draws=writes)
         with closing(journal), stop_request() as stop, progress(f"train {self.run.path.name}", total - done) as tell:
             try:
                 while position.epoch < settings.epochs and not position.is_over:
                     while position.step < settings.iterations_per_epoch:
-                        stop.obey()
+                        self._obey(stop)
                         self.step(stream)
                         tell(self._note())
                     self._end_epoch(journal, stop)
-                stop.obey()
+                self._obey(stop)
             except Exception as error:
                 self._explain_stop(stop, error)
                 raise
 
     def finish(self) -> None:
         """Writes the final weights and marks the run as finished."""
-        self.export(self.run.final)
-        self.run.note(status="finished")
+        self.ranks.first(lambda: self.export(self.run.final))
+        self.ranks.first(lambda: self.run.note(status="finished"))
+
+    def _obey(self, stop: StopRequest) -> None:
+        """Ends where a stop was asked for, of one process or all: they end after the same step."""
+        stop.name = self.ranks.agreed(stop.name)
+        stop.obey()
 
     def step(self, stream: Iterator[Streams]) -> None:
         """One optimiser step, from batches to moved weights."""
@@ -202,8 +188,11 @@ class Training:
             waited += time.perf_counter() - asked
             cases.update(case for part in batch.values() for case in part.cases)
             seed_globals(self.record.seed, "step", number * accumulate + index)
-            for name, value in self._gradients(batch).items():
-                values[name] = values.get(name, 0.0) + value / accumulate
+            with self.ranks.splitting():
+                for name, value in self._gradients(batch).items():
+                    values[name] = values.get(name, 0.0) + value / accumulate
+        self.ranks.average_gradients(self.optimisation.parameters)
+        values = self.ranks.means(values)
         values[_NORM] = float(self.optimisation.gradient_norm(number))
         self._refuse_divergence(values, cases)
         self.optimisation.step(number)
@@ -228,9 +217,10 @@ class Training:
     def _refuse_divergence(self, values: Mapping[str, float], cases: set[str]) -> None:
         for name, value in values.items():
             if not math.isfinite(value):
+                everything = sorted({case for part in self.ranks.gathered([cases]) for case in part})
                 raise TrainingDiverged(
                     f"train {self.run.path.name}, epoch {self.position.epoch}, iteration {self.position.step}",
-                    f"{name} is {value} on a batch of {', '.join(repr(case) for case in sorted(cases))}",
+                    f"{name} is {value} on a batch of {', '.join(repr(case) for case in everything)}",
                     "look at these cases with 'selfcfg check', or lower learning_rate",
                 )
 
@@ -240,28 +230,32 @@ class Training:
         scores = self.validate(stop)
         is_best = self.position.rank(scores)
         if is_best:
-            self.export(self.run.best)
-        journal.write(self._entry(is_best, time.perf_counter() - began))
+            self.ranks.first(lambda: self.export(self.run.best))
+        self.ranks.first(lambda: journal.write(self._entry(is_best, time.perf_counter() - began)))
         self.position.count_epoch(self.settings.patience)
         self.save()
         if self.position.is_over:
             say(f"stopped early: no better validation score for {self.settings.patience} epochs")
 
     def validate(self, stop: StopRequest) -> dict[str, float]:
-        """The scores on the validation batches."""
+        """The scores on the validation batches, those of the first process for all."""
         self.parts.eval()
         try:
-            with torch.no_grad(), self.optimisation.averaged(), self.fabric.autocast():
+            with torch.no_grad(), self.optimisation.averaged(), self.fabric.autocast(), self.ranks.spreading():
                 scores = self.trainer.validate(self.parts, self._validation_batches(stop))
         finally:
             self.parts.train()
-        return {name: float(score) for name, score in scores.items()}
+        return self.ranks.first(lambda: {name: float(score) for name, score in scores.items()})
 
     def _validation_batches(self, stop: StopRequest) -> Iterator[Streams]:
-        """The validation batches, made outside of autocast; a request to stop is obeyed between two."""
+        """The validation batches, made outside of autocast; a request to stop is obeyed between two.
+
+        Of several processes it is not: they could not agree before all of them are through.
+        """
         stream = self.batches.validation(self.position.epoch)
         while True:
-            stop.obey()
+            if self.ranks == ALONE:
+                stop.obey()
             with torch.autocast(self.device.type, enabled=False):
                 batch = next(stream, None)
             if batch is None:
@@ -299,7 +293,7 @@ class Training:
             save_weights(path, parts, {**notes, "epoch": str(self.position.epoch)})
 
     def save(self) -> None:
-        """Writes the checkpoint that the run continues from."""
+        """Writes the checkpoint that the run continues from, which does not depend on the number of processes."""
         state = {
             "format": FORMAT,
             "identity": hash_json(self.record.identity()),
@@ -308,7 +302,7 @@ class Training:
             "optimisation": self.optimisation.state(),
             "position": asdict(self.position),
         }
-        save_state(self.run, state)
+        self.ranks.first(lambda: save_state(self.run, state))
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         asked = f"continue {self.run.path}"
@@ -339,12 +333,3 @@ class Training:
         if stop.name is not None and (isinstance(error, WorkerDied) or "DataLoader worker" in str(error)):
             found = f"stopped by {stop.name}, which ended the workers too; saved up to the last epoch"
             raise Stopped(asked, found, again) from error
-
-
-def _fabric(device: torch.device, precision: Precision) -> Fabric:
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    devices = 1 if device.type == "cpu" or device.index is None else [device.index]
-    torch.backends.cudnn.benchmark = device.type == "cuda"
-    mixed: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if precision == "bfloat16" else "32-true"
-    # one process, whatever a cluster's environment variables say
-    return Fabric(accelerator=device.type, devices=devices, precision=mixed, plugins=[LightningEnvironment()])

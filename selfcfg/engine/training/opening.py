@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from selfcfg.errors import UsageError
+from selfcfg.files import refused
 from selfcfg.progress import say
 from selfcfg.recipes.recipe import RECIPE
 from selfcfg.runs import RunFolder, RunRecord
@@ -21,6 +25,33 @@ _LONG = {
     "data_hash": "the training images or labels differ",
 }
 """Fields whose values say nothing to a reader, and what to say instead."""
+
+
+PATIENCE = 10.0
+"""Seconds to wait for a run that another process holds: one that was asked to stop needs a moment to save."""
+
+
+@contextmanager
+def claimed(run: RunFolder) -> Iterator[None]:
+    """Keeps a run to this process for the block; one that dies lets go of it.
+
+    Raises:
+        UsageError: another process trains it.
+        SelfcfgError: the folder beside it cannot be written to.
+    """
+    lock = FileLock(run.path.parent / f".{run.path.name}.lock", timeout=PATIENCE)
+    try:
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        remedy = "wait for it, or give this one a new --name"
+        raise UsageError(f"train into {run.path}", "another process is training this run", remedy) from error
+    except OSError as error:
+        raise refused(run.path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_run(run: RunFolder, record: RunRecord, *, resume: bool) -> bool:
@@ -77,7 +108,8 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 
 def _warn(found: RunRecord, record: RunRecord) -> None:
-    told = changes(found.versions, record.versions) + changes(found.machine, record.machine)
+    there, here = ({"processes": 1, **one.machine} for one in (found, record))
+    told = changes(found.versions, record.versions) + changes(there, here)
     if told:
         say(f"warning: continuing, but not bit for bit as it would have been: {'; '.join(told)}")
 

@@ -54,14 +54,14 @@ class Optimisation:
 
     def __init__(self, settings: Settings, parts: nn.ModuleDict, taken: Collection[str] = ()) -> None:
         self._settings = settings
-        self._parameters = [parameter for parameter in parts.parameters() if parameter.requires_grad]
+        self.parameters = [parameter for parameter in parts.parameters() if parameter.requires_grad]
         groups = [
             [parameter for name in parts if (name in taken) == is_taken for parameter in parts[name].parameters()]
             for is_taken in (False, True)
         ]
         fresh, self._taken = ([one for one in group if one.requires_grad] for group in groups)
         self._optimizer = _optimizer(settings, [group for group in (fresh, self._taken) if group])
-        self._average = [parameter.detach().clone() for parameter in self._parameters] if settings.ema else []
+        self._average = [parameter.detach().clone() for parameter in self.parameters] if settings.ema else []
 
     def gradient_norm(self, number: int) -> Tensor:
         """The norm of all gradients together, after they are averaged over accumulated batches and clipped in place.
@@ -74,12 +74,12 @@ class Optimisation:
         if number < self._settings.frozen_epochs * self._settings.iterations_per_epoch:
             for parameter in self._taken:
                 parameter.grad = None
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if self._settings.accumulate > 1:
             torch._foreach_div_(gradients, self._settings.accumulate)
         norm: Tensor = get_total_norm(gradients)
         if self._settings.clip_norm is not None:
-            clip_grads_with_norm_(self._parameters, self._settings.clip_norm, norm)
+            clip_grads_with_norm_(self.parameters, self._settings.clip_norm, norm)
         return norm
 
     def step(self, number: int) -> None:
@@ -92,13 +92,13 @@ class Optimisation:
         for group in self._optimizer.param_groups:
             is_taken = bool(self._taken) and group["params"][0] is self._taken[0]
             group["lr"] = rate * self._settings.taken_rate if is_taken else rate
-        _lay_out_alike(self._parameters)
+        _lay_out_alike(self.parameters)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         if self._settings.ema is not None:
             # a short memory at first, else the random start would be remembered for long
             decay = min(self._settings.ema, (1 + number) / (10 + number))
-            torch._foreach_lerp_(self._average, [parameter.detach() for parameter in self._parameters], 1 - decay)
+            torch._foreach_lerp_(self._average, [parameter.detach() for parameter in self.parameters], 1 - decay)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -123,7 +123,7 @@ class Optimisation:
             own.copy_(saved)
 
     def _exchange(self) -> None:
-        for index, parameter in enumerate(self._parameters):
+        for index, parameter in enumerate(self.parameters):
             parameter.data, self._average[index] = self._average[index], parameter.data
 
 
