@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from selfcfg.engine.training import loop
+from selfcfg.runs import RunFolder
 from tests.faults.road import NAME, NUMBER, Road, Running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -68,12 +72,23 @@ def wait_for(running: Running, folder: Path, name: str) -> None:
         time.sleep(0.005)
 
 
+def killed_after_two_saves() -> None:
+    """In the process that trains: nothing comes after its second checkpoint."""
+    save, saved = loop.save_state, []
+
+    def save_and_die(run: RunFolder, state: Mapping[str, Any]) -> None:
+        save(run, state)
+        saved.append(run)
+        if len(saved) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.save_state = save_and_die
+
+
 @pytest.mark.parametrize("change", [vanish, cut_short])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(road: Road, change: Callable[[Path], None]) -> None:
     road.start("train")
-    running = road.run("train")
-    wait_for(running, road.place / "w" / "results", "previous.pt")
-    running.kill()
+    assert road.run("train", killed_after_two_saves).ended().code == -signal.SIGKILL
     (last,) = (road.place / "w" / "results").rglob("last.pt")
     change(last)
     ended = road.run("train").ended()
