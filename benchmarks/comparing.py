@@ -28,9 +28,7 @@ NAME = "comparing"
 """Of the folder of its results."""
 
 ARMS = ("scratch", "several")
-EPOCHS = 8
-"""Of 25 steps: enough that both sides have nearly all of the Dice that longer trainings reach."""
-
+STEPS = hippocampus.EPOCHS * hippocampus.ITERATIONS
 MARGIN = 0.01
 METRICS = "dice,nsd,hd95"
 
@@ -53,10 +51,10 @@ def foreign(options: argparse.Namespace) -> Iterator[tuple[str, list[object]]]:
     """A training here and one with nnU-Net, from its label maps and from its scores."""
     work = options.work / "foreign"
     raw = hippocampus.prepare(options.data / "hippocampus", work)
-    hippocampus.train_ours(raw, work, 0, EPOCHS, NAME)
+    hippocampus.train_ours(raw, work, 0, hippocampus.EPOCHS, NAME)
     peer = hippocampus.Peer(options.peer, work, raw)
     if not (peer.fold(NAME) / "validation" / "summary.json").is_file():
-        peer.train(EPOCHS, NAME)
+        peer.train(hippocampus.EPOCHS, NAME)
     here = f"selfcfg={work}/results/{raw.name}/supervised__standard__3d_fullres__{NAME}"
     there, described = f"nnunetv2={peer.fold(NAME) / 'validation'}", ["--dataset-json", raw / "dataset.json"]
     asked = [here, there, *described, "--margin", MARGIN, "--workspace", work]
@@ -67,7 +65,7 @@ def foreign(options: argparse.Namespace) -> Iterator[tuple[str, list[object]]]:
 TITLES = {
     "strategies_short": "From scratch and after pretraining on several domains, 8 labelled subjects, 100 steps",
     "strategies_converged": "From scratch and after pretraining on several domains, 8 labelled subjects, 600 steps",
-    "foreign_label_maps": f"nnU-Net's label maps, {EPOCHS * 25} steps each, scored here",
+    "foreign_label_maps": f"nnU-Net's label maps, {STEPS} steps each, scored here",
     "foreign_scores": "The same trainings, nnU-Net as it scored itself",
 }
 """Of each comparison, for people."""
