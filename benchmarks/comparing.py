@@ -28,6 +28,7 @@ NAME = "comparing"
 """Of the folder of its results."""
 
 ARMS = ("scratch", "several")
+EXTENT = efficiency.WHOLE._replace(fractions="0.05")
 STEPS = hippocampus.EPOCHS * hippocampus.ITERATIONS
 MARGIN = 0.01
 METRICS = "dice,nsd,hd95"
@@ -40,10 +41,11 @@ def strategies(options: argparse.Namespace) -> Iterator[tuple[str, list[object]]
         converted(domain, options.data, options.work)
     target = efficiency.TARGETS[name]
     planned(name, options.work, target.patch_size, target.batch_size, target.spacing)
-    words = efficiency.words_of(name, efficiency.arms_of(",".join(ARMS), ablate=False), options)
+    arms = efficiency.arms_of(",".join(ARMS), ablate=False)
+    words = efficiency.words_of(name, arms, EXTENT, options.work, options.jobs)
     ours("benchmark", "label-efficiency", DOMAINS[name].number, *words, "--out", out)
     for budget in ("short", "converged"):
-        pairs = [f"{arm}={out}/scores/{arm}-{options.fractions}-{budget}-*" for arm in ARMS]
+        pairs = [f"{arm}={out}/scores/{arm}-{EXTENT.fractions}-{budget}-*" for arm in ARMS]
         yield f"strategies_{budget}", [*pairs, "--baseline", ARMS[0], "--workspace", options.work]
 
 
@@ -82,7 +84,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    options.work, options.fractions, options.seeds, options.long = options.work.absolute(), "0.05", 3, False
+    options.work = options.work.absolute()
     for part in options.only.split(","):
         if list((RESULTS / NAME).glob(f"{part}_*/{MADE_ON}")):
             continue

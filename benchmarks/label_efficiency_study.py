@@ -28,7 +28,6 @@ NAME = "label_efficiency"
 LONG = "_long"
 """After the name of a target in the folder of its results with ``--long``."""
 
-FRACTIONS, SEEDS = "1,0.05,0.1,1.0", 3
 ARMS = {
     "scratch": "scratch",
     "masked": "masked",
@@ -49,13 +48,21 @@ ABLATIONS = {
 WITH_DECODER = ("masked", "sequential", "several")
 """Arms that are also fine-tuned from their encoder alone."""
 
-LONG_ARMS, LONG_BUDGET, LONG_RATE, LONG_FRACTION = (
-    "scratch,contrastive,sequential,hierarchical,several",
-    1800,
-    "0.1",
-    "0.05",
-)
-"""Of a training with labels that nobody would call short; a single rate, the one that nearly all shorter ones chose."""
+
+class Extent(NamedTuple):
+    """Of every arm: fractions of the labels, steps and learning rates, each with commas; and trainings of each."""
+
+    fractions: str = "1,0.05,0.1,1.0"
+    budgets: str = BUDGETS
+    rates: str = RATES
+    seeds: int = 3
+
+
+WHOLE = Extent()
+LONGER = Extent("0.05", "long=1800", "0.1")
+"""Steps that nobody would call few; a single rate, the one that nearly all shorter trainings chose."""
+
+LONG_ARMS = "scratch,contrastive,sequential,hierarchical,several"
 
 PRETRAINING = {"epochs": 24, "iterations_per_epoch": 50, "validation_iterations": 6, "workers": 0}
 
@@ -115,11 +122,12 @@ def studied(name: str, options: argparse.Namespace) -> None:
         if pretrained.is_dir() and not out.is_dir():
             shutil.copytree(pretrained, out / "runs", ignore=shutil.ignore_patterns("supervised__*"))
         options.arms = options.arms or LONG_ARMS
-    words = words_of(name, arms_of(options.arms, ablate=options.ablate), options)
+    extent = LONGER if options.long else WHOLE._replace(fractions=options.fractions, seeds=options.seeds)
+    words = words_of(name, arms_of(options.arms, ablate=options.ablate), extent, options.work, options.jobs)
     compared(DOMAINS[name].number, words, out, RESULTS / NAME / label)
 
 
-def words_of(name: str, arms: dict[str, Kind], options: argparse.Namespace) -> list[object]:
+def words_of(name: str, arms: dict[str, Kind], extent: Extent, work: Path, jobs: int) -> list[object]:
     """The options of the benchmark of a target."""
     target = TARGETS[name]
     words: list[object] = [word for key, value in target.tuning.items() for word in ("--set", f"{key}={value}")]
@@ -134,12 +142,9 @@ def words_of(name: str, arms: dict[str, Kind], options: argparse.Namespace) -> l
             words += [w for one in others for w in ("--pretrain-on", f"{arm}:{one.group}={one.number}")]
     trainers = {arm: ARMS[kind.arm] for arm, kind in arms.items()}
     words += ["--arms", ",".join(f"{arm}={trainer}" if arm != trainer else arm for arm, trainer in trainers.items())]
-    fractions, budgets, rates = (options.fractions, BUDGETS, RATES)
-    if options.long:
-        fractions, budgets, rates = LONG_FRACTION, f"long={LONG_BUDGET}", LONG_RATE
-    words += ["--fractions", fractions, "--seeds", options.seeds, "--budgets", budgets, "--rates", rates]
-    words += ["--jobs", options.jobs, *([] if target.is_mirrored else ["--no-mirroring"])]
-    return [*words, "-c", CONFIGURATION, "--workspace", options.work]
+    words += ["--fractions", extent.fractions, "--budgets", extent.budgets, "--rates", extent.rates]
+    words += ["--seeds", extent.seeds, "--jobs", jobs, *([] if target.is_mirrored else ["--no-mirroring"])]
+    return [*words, "-c", CONFIGURATION, "--workspace", work]
 
 
 def main() -> None:
@@ -151,8 +156,8 @@ def main() -> None:
     parser.add_argument("--arms", default="", help="of the study, with commas; default: all")
     parser.add_argument("--ablate", action="store_true")
     parser.add_argument("--long", action="store_true")
-    parser.add_argument("--fractions", default=FRACTIONS)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--fractions", default=WHOLE.fractions)
+    parser.add_argument("--seeds", type=int, default=WHOLE.seeds)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     options.work = options.work.absolute()

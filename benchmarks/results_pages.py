@@ -84,11 +84,11 @@ def label_efficiency(results: Path) -> Iterator[str]:
         arms = efficiency.arms_of("", ablate=is_ablation)
         parts = [Claim(kind.arm, arm, _told(kind)) for arm, kind in arms.items() if arm != kind.arm]
         claims = parts if is_ablation else [*GAIN, *DETAIL]
-        size = (["0.05"], 1) if is_ablation else (efficiency.FRACTIONS.split(","), efficiency.SEEDS)
+        extent = efficiency.WHOLE._replace(fractions="0.05", seeds=1) if is_ablation else efficiency.WHOLE
         if folder.name.endswith(efficiency.LONG):
             arms = {arm: arms[arm] for arm in efficiency.LONG_ARMS.split(",")}
-            size, claims = ([efficiency.LONG_FRACTION], efficiency.SEEDS), [one for one in claims if one.arm in arms]
-        yield from section(folder, Design([*arms], *size, claims))
+            extent, claims = efficiency.LONGER, [one for one in claims if one.arm in arms]
+        yield from section(folder, Design([*arms], extent.fractions.split(","), extent.seeds, claims))
 
 
 def _told(kind: efficiency.Kind) -> str:
