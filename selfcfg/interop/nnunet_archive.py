@@ -18,7 +18,8 @@ MAX_DEPTH = 3
 _FOLD = r"fold_(0|[1-9]\d{0,3}|all)"
 FOLD = re.compile(_FOLD)
 _NEEDED = re.compile(
-    r"(plans|dataset|dataset_fingerprint)\.json|fold_(\d{1,4}|all)/checkpoint_(final|best|latest)\.pth"
+    r"(plans|dataset|dataset_fingerprint)\.json|fold_(\d{1,4}|all)/(checkpoint_(final|best|latest)\.pth|"
+    r"validation/summary\.json)"
 )
 
 
@@ -65,5 +66,5 @@ def _extract(archive: zipfile.ZipFile, source: Path, folder: Path, asked: str) -
 
 def _is_needed(name: str) -> bool:
     parts = name.split("/")
-    inner = 2 if parts[-1].endswith(".pth") else 1
+    inner = 3 if parts[-1] == "summary.json" else 2 if parts[-1].endswith(".pth") else 1
     return len(parts) - inner <= MAX_DEPTH and _NEEDED.fullmatch("/".join(parts[-inner:])) is not None

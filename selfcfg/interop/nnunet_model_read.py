@@ -12,10 +12,12 @@ from typing import Any, Literal
 from selfcfg.dataset import DatasetDescription
 from selfcfg.engine.checkpoint import save_weights
 from selfcfg.engine.device import package_versions
+from selfcfg.engine.prediction.packaged import CROSS_VALIDATION, DATASET
 from selfcfg.errors import DataError, UsageError, listed, nearest
-from selfcfg.files import hash_file, new_folder
+from selfcfg.files import hash_file, new_folder, write_json
 from selfcfg.fingerprint import Fingerprint
-from selfcfg.interop.exchanged import Exchanged, beside, refuse_existing
+from selfcfg.interop.cross_validation import cross_validation_of_nnunet
+from selfcfg.interop.exchanged import Exchanged, beside, refuse_existing, shareable
 from selfcfg.interop.nnunet_archive import FOLD, find_models, unpacked
 from selfcfg.interop.nnunet_checkpoint import Checkpoint, read_checkpoint
 from selfcfg.interop.nnunet_read import from_nnunet, read_foreign_json, safe_name
@@ -26,7 +28,7 @@ from selfcfg.runs import Origin, RunFolder, RunRecord
 Kind = Literal["final", "best", "latest"]
 
 LEFT_BEHIND = (
-    "nnU-Net's optimiser state, training curves, cross-validation results and postprocessing; other configurations of "
+    "nnU-Net's optimiser state, training curves, scores of single cases and postprocessing; other configurations of "
     "its plans"
 )
 """What a model folder may hold and ours has no place for."""
@@ -138,6 +140,8 @@ class _Stage:
             if self.weights == "final" and best.is_file():
                 self._write(read_checkpoint(best), run.best, self.records[fold])
             plan.write_whole(run.plan)
+        write_json(self.folder / DATASET, shareable(self.plan, description, self.plan.dataset))
+        self._take_scores(folds)
         facts = self.theirs / "dataset_fingerprint.json"
         if facts.is_file():
             fingerprint, problems = Fingerprint.attempt(read_foreign_json(facts))
@@ -145,6 +149,18 @@ class _Stage:
                 self.notes.append(f"left out: {facts.name}, {listed(problems, 1)}")
             else:
                 fingerprint.write(self.folder / "fingerprint.json")
+
+    def _take_scores(self, folds: Sequence[str]) -> None:
+        """Keeps what the cross-validation said of the final weights."""
+        if self.weights != "final":
+            return
+        try:
+            scores = cross_validation_of_nnunet([self.theirs / fold for fold in folds], self.plan.labels)
+        except DataError as error:
+            self.notes.append(f"left out: scores of the cross-validation, {error.found}")
+            return
+        if scores is not None:
+            scores.write(self.folder / CROSS_VALIDATION)
 
     def link(self, before: _Stage, name: str) -> None:
         """Notes the cascade's first model, as load_model looks for it.

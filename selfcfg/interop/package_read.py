@@ -9,11 +9,21 @@ from pathlib import Path, PurePosixPath
 
 from selfcfg.engine.prediction.ensemble import Ensemble
 from selfcfg.engine.prediction.opening import load_model
-from selfcfg.engine.prediction.packaged import MANIFEST, PLAN, RUN, WEIGHTS, Manifest, is_member, unsafe_path
+from selfcfg.engine.prediction.packaged import (
+    CROSS_VALIDATION,
+    MANIFEST,
+    PLAN,
+    RUN,
+    WEIGHTS,
+    Manifest,
+    is_member,
+    unsafe_path,
+)
 from selfcfg.engine.prediction.selected import MODEL, SelectedModel
 from selfcfg.errors import DataError, listed
 from selfcfg.files import new_folder, parse_json
 from selfcfg.interop.archive import extract, opened, reading, refuse_bombs, refuse_unsafe, shown, told_as
+from selfcfg.interop.cross_validation import CrossValidation
 from selfcfg.interop.exchanged import refuse_existing
 from selfcfg.plan import Plan
 from selfcfg.runs import RunRecord
@@ -138,6 +148,8 @@ def _refuse_escapes(folder: Path, manifest: Manifest) -> None:
         elif file.name == MODEL:
             selected = SelectedModel.read(file)
             told = [selected.dataset, *(member.experiment for member in selected.members)]
+        elif file.name == CROSS_VALIDATION:
+            CrossValidation.read(file)
         elif file.name == PLAN:
             told = [Plan.read(file).dataset]
         if bad := next((one for one in told if unsafe_path(one)), None):

@@ -389,6 +389,12 @@ RECORDS = {
     "splits": Target("splits_final.json", splits, lambda: [dumped([{"train": ["a"], "val": ["b"]}])], "json"),
     "plan": Target("plan.json", record("selfcfg.plan:Plan"), plans, "json"),
     "fingerprint": Target("f.json", record("selfcfg.fingerprint:Fingerprint"), lambda: [dumped(FINGERPRINT)], "json"),
+    "cross_validation.json": Target(
+        "cross_validation.json",
+        record("selfcfg.interop.cross_validation:CrossValidation"),
+        lambda: [dumped({"dice": 0.5, "n_cases": 2, "folds": ["fold_0"]})],
+        "json",
+    ),
     "run.json": Target(
         "run.json",
         record("selfcfg.runs:RunRecord"),
