@@ -21,10 +21,10 @@ PACKAGE = "package"
 
 
 class _OrPackage(TyperGroup):
-    """`import FILE` is short for `import package FILE`."""
+    """`import FILE` is short for `import package FILE`, whichever option stands first."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
+        if args and args[0] not in (*self.commands, "--help"):
             args = [PACKAGE, *args]
         rest: list[str] = super().parse_args(ctx, args)
         return rest

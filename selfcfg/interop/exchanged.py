@@ -46,7 +46,7 @@ def refuse_existing(folder: Path) -> None:
         UsageError: there is.
     """
     if folder.exists() or folder.is_symlink():
-        raise UsageError(f"write {folder}", "it is there already", "choose another --out, or move it away")
+        raise UsageError(f"write {folder}", "it is there already", "name another place with --out, or move it away")
 
 
 def came_with(model: Path) -> DatasetDescription | None:

@@ -18,7 +18,8 @@ from selfcfg.files import hash_file, new_folder, write_json
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.interop.cross_validation import cross_validation_of_nnunet
 from selfcfg.interop.exchanged import Exchanged, beside, refuse_existing, shareable
-from selfcfg.interop.nnunet_archive import FOLD, find_models, unpacked
+from selfcfg.interop.mistaken import names_in
+from selfcfg.interop.nnunet_archive import FOLD, find_models, no_model, unpacked
 from selfcfg.interop.nnunet_checkpoint import Checkpoint, read_checkpoint
 from selfcfg.interop.nnunet_read import from_nnunet, read_foreign_json, safe_name
 from selfcfg.interop.nnunet_weights import our_network
@@ -64,7 +65,7 @@ def import_model(
     """
     refuse_existing(out)
     with unpacked(source) as folder, ExitStack() as finishing:
-        theirs = _chosen_model(find_models(folder), source, configuration)
+        theirs = _chosen_model(folder, source, configuration)
         target = finishing.enter_context(new_folder(out))
         taken = _Stage(theirs, target, source.name, weights)
         taken.take(taken.chosen_folds(folds))
@@ -201,11 +202,11 @@ class _Stage:
         return self.theirs / fold / f"checkpoint_{kind}.pth"
 
 
-def _chosen_model(models: list[Path], source: Path, configuration: str | None) -> Path:
-    """The one that is meant; of a cascade, the second."""
-    asked = f"import {source}"
+def _chosen_model(folder: Path, source: Path, configuration: str | None) -> Path:
+    """The one that is meant of those in a folder; of a cascade, the second."""
+    asked, models = f"import {source}", find_models(folder)
     if not models:
-        raise DataError(asked, "no plans.json with fold_* folders beside it", "give nnU-Net's model folder")
+        raise DataError(asked, *no_model(names_in(folder), source.is_dir()))
     if configuration is None:
         firsts = {first for model in models for first in _named_first(model)}
         chosen = [model for model in models if model not in firsts]
