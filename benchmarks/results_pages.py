@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import comparing
+import fuzzing_page
 import label_efficiency_study as efficiency
 import reference_study as guided
 import two_stage_page
@@ -60,6 +61,7 @@ def pages(results: Path = RESULTS) -> dict[str, str]:
         "two-stage": two_stage,
         "reference-guided": reference_guided,
         "comparisons": comparisons,
+        "fuzzing": fuzzing,
     }
     made = {name: list(make(results)) for name, make in by_name.items()}
     return {name: "\n\n".join(blocks) + "\n" for name, blocks in made.items() if blocks}
@@ -154,6 +156,22 @@ def comparisons(results: Path) -> Iterator[str]:
             yield scores_table(found, metric)
             yield pairs_table(found, metric)
         yield makers(read_json(folder / MADE_ON))
+
+
+def fuzzing(results: Path) -> Iterator[str]:
+    """What readers of files were put to."""
+    file = results / fuzzing_page.FILE
+    if not file.is_file():
+        return
+    yield "# Results: files that readers do not stand"
+    yield (
+        "A search guided by the branches that a file reaches, in everything that reads files of others: anything but a "
+        "result or one of our errors is a finding, as are 10 seconds of computing for one file and 2.5 GB of memory."
+    )
+    yield f"{MADE} The results are made by"
+    command = f"python -m tests.fuzz.coverage_guided --out benchmarks/results/{fuzzing_page.FILE}"
+    yield f"```text\npip install atheris\n{command}\n```"
+    yield from fuzzing_page.page([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
 
 
 def _folders(folder: Path) -> list[Path]:

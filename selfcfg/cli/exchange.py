@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import typer
 from typer.core import TyperGroup
@@ -21,10 +21,10 @@ PACKAGE = "package"
 
 
 class _OrPackage(TyperGroup):
-    """`import FILE` is short for `import package FILE`."""
+    """`import FILE` is short for `import package FILE`, whichever option stands first."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
+        if args and args[0] not in (*self.commands, "--help"):
             args = [PACKAGE, *args]
         rest: list[str] = super().parse_args(ctx, args)
         return rest
@@ -108,49 +108,48 @@ def export(
         Literal["final", "best"], typer.Option(help="weights of the last or of the best epoch")
     ] = "final",
     dataset_json: Annotated[
-        Path | None, typer.Option(help="dataset.json of the training; default: that of the workspace, if it is there")
+        Path | None,
+        typer.Option(
+            help="dataset.json of the training; default: what an imported model brought, else that of the workspace"
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Writes a trained model: as one file that selfcfg imports elsewhere, or so that another tool predicts with it."""
+    from selfcfg.engine.prediction.packaged import model_folder  # noqa: PLC0415
+
     speaker, place = Speaker(as_json), Workspace.at(workspace)
-    folder = run_of(model, place)
+    folder = model_folder(run_of(model, place))
     folds = split_values(fold)
-    chosen = None if "all" in folds or not folds else folds
-    if to == "nnunet":
-        _to_nnunet(speaker, folder, out, chosen, weights, _description(folder, dataset_json, place))
-    else:
-        _to_package(speaker, folder, out, chosen, weights, _description(folder, dataset_json, place))
+    what = _What(
+        folds=None if "all" in folds else folds or None,
+        weights=weights,
+        description=_description(folder, dataset_json, place),
+    )
+    (_to_nnunet if to == "nnunet" else _to_package)(speaker, folder, out, what)
 
 
-def _to_package(
-    speaker: Speaker,
-    folder: Path,
-    out: Path | None,
-    folds: list[str] | None,
-    weights: Literal["final", "best"],
-    description: DatasetDescription | None,
-) -> None:
+class _What(TypedDict):
+    """What of a model is exported, as all writers take it."""
+
+    folds: list[str] | None
+    weights: Literal["final", "best"]
+    description: DatasetDescription | None
+
+
+def _to_package(speaker: Speaker, folder: Path, out: Path | None, what: _What) -> None:
     from selfcfg.interop.package_write import write_package  # noqa: PLC0415
 
-    file = out or Path(f"{_dataset_of(folder)}__{folder.resolve().name}.zip")
-    made = write_package(folder, file, folds=folds, weights=weights, description=description)
+    made = write_package(folder, out or Path(f"{_dataset_of(folder)}__{folder.resolve().name}.zip"), **what)
     speaker.say(f"packed {', '.join(made.experiments)}: {made.file}, {made.size} bytes")
     for note in made.notes:
         speaker.say(f"note: {note}")
     speaker.done({"package": str(made.file), "model": made.model}, f"selfcfg import {typed(made.file)} --out MODEL")
 
 
-def _to_nnunet(
-    speaker: Speaker,
-    folder: Path,
-    out: Path | None,
-    folds: list[str] | None,
-    weights: Literal["final", "best"],
-    description: DatasetDescription | None,
-) -> None:
+def _to_nnunet(speaker: Speaker, folder: Path, out: Path | None, what: _What) -> None:
     from selfcfg.engine.prediction.selected import MODEL  # noqa: PLC0415
     from selfcfg.interop.nnunet_model_write import export_model  # noqa: PLC0415
 
@@ -159,17 +158,20 @@ def _to_nnunet(
     if (folder / MODEL).is_file():
         found = f"{folder} is a selected model, which nnU-Net has no folder for"
         raise UsageError("export --to nnunet", found, "give the folder of one experiment, or use --to package")
-    made = export_model(folder, out, folds=folds, weights=weights, description=description)
+    made = export_model(folder, out, **what)
     _tell(speaker, "exported", made)
     speaker.say(f"nnunet: nnUNetv2_predict_from_modelfolder -m {typed(made.model)} -i IMAGES -o PREDICTIONS")
     speaker.done({"model": str(made.model), "folds": list(made.folds)})
 
 
 def _description(folder: Path, dataset_json: Path | None, workspace: Workspace) -> DatasetDescription | None:
-    """dataset.json of a training: the one that is given, else that of the workspace, if it is there."""
+    """dataset.json of a training: the one that is given, else what came with the model, else that of the workspace."""
     from selfcfg.dataset import DatasetDescription  # noqa: PLC0415
+    from selfcfg.interop.exchanged import came_with  # noqa: PLC0415
 
     if dataset_json is None:
+        if (told := came_with(folder)) is not None:
+            return told
         dataset_json = workspace.raw / _dataset_of(folder) / "dataset.json"
         if not dataset_json.is_file():
             return None
@@ -178,11 +180,9 @@ def _description(folder: Path, dataset_json: Path | None, workspace: Workspace) 
 
 def _dataset_of(folder: Path) -> str:
     """The dataset that a model was trained on."""
-    from selfcfg.engine.prediction.packaged import model_folder  # noqa: PLC0415
     from selfcfg.engine.prediction.selected import MODEL, SelectedModel  # noqa: PLC0415
     from selfcfg.runs import RunRecord, fold_folders  # noqa: PLC0415
 
-    folder = model_folder(folder)
     if (folder / MODEL).is_file():
         return SelectedModel.read(folder / MODEL).dataset
     return RunRecord.read(fold_folders(folder)[0].record).dataset

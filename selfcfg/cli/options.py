@@ -147,8 +147,13 @@ def open_project(dataset: str, workspace: Path | None) -> Project:
 
 
 def typed(value: object) -> str:
-    """A name or path as a person would have to type it in a shell, whatever signs are in it."""
-    return shlex.quote(str(value))
+    """A name or path as a person would have to type it in a shell, whatever signs are in it and begin it.
+
+    >>> print(typed("my images"), typed("-o"))
+    'my images' ./-o
+    """
+    text = str(value)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def split_values(values: Iterable[str] | None) -> list[str]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from selfcfg.errors import DataError, SelfcfgError, UsageError
+from selfcfg.interop.mistaken import no_archive
 
 MAX_ENTRIES = 200_000
 """Names in an archive: with all predictions of a cross-validation, real ones have some ten thousand."""
@@ -44,14 +45,18 @@ def opened(file: Path, asked: str, remedy: str) -> Iterator[zipfile.ZipFile]:
         remedy: what to give in its place, where it is none.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or it cannot be read.
         DataError: it is no zip archive, or damaged.
     """
-    if not file.is_file():
-        raise UsageError(asked, "there is no such file", "check the path")
+    try:
+        other = no_archive(file) or ("not a zip archive, or cut short", remedy)
+    except FileNotFoundError as error:
+        raise UsageError(asked, "there is no such file", "check the path") from error
+    except OSError as error:
+        raise UsageError(asked, error.strerror or str(error), "check the file and its permissions") from error
     with reading(asked):
         if not zipfile.is_zipfile(file):
-            raise DataError(asked, "not a zip archive, or cut short", remedy)
+            raise DataError(asked, *other)
         archive = zipfile.ZipFile(file)
     with archive:
         yield archive

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfcfg.dataset import DatasetDescription
+from selfcfg.engine.prediction.packaged import DATASET, MAX_DEPTH
 from selfcfg.errors import DataError, UsageError
 from selfcfg.plan import Plan
 from selfcfg.runs import RunRecord
+
+INFORMING = ("licence", "license", "reference", "release")
+"""Keys of dataset.json that travel with a model although no prediction needs them."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,22 @@ def refuse_existing(folder: Path) -> None:
         UsageError: there is.
     """
     if folder.exists() or folder.is_symlink():
-        raise UsageError(f"write {folder}", "it is there already", "choose another --out, or move it away")
+        raise UsageError(f"write {folder}", "it is there already", "name another place with --out, or move it away")
+
+
+def came_with(model: Path) -> DatasetDescription | None:
+    """What an imported model says of the dataset of its training; None for a model that was trained here.
+
+    Args:
+        model: its experiment folder or one of its folds, alone or within the folder of a package.
+
+    Raises:
+        DataError: the file is not usable.
+    """
+    folder = model.resolve()
+    above = (folder, *folder.parents[: MAX_DEPTH + 1])
+    file = next((place / DATASET for place in above if (place / DATASET).is_file()), None)
+    return None if file is None else DatasetDescription.read(file)
 
 
 def described(plan: Plan, record: RunRecord) -> DatasetDescription:
@@ -58,16 +76,15 @@ def described(plan: Plan, record: RunRecord) -> DatasetDescription:
     )
 
 
-def shareable(
-    plan: Plan, description: DatasetDescription, dataset: str, further: Collection[str] = ()
-) -> dict[str, Any]:
-    """The content of a dataset.json with what a model needs; what else ours holds, such as subjects, is nobody else's.
+def shareable(plan: Plan, description: DatasetDescription, dataset: str) -> dict[str, Any]:
+    """The content of a dataset.json with what a model needs and what its users should know, such as a licence.
+
+    What else ours holds, such as subjects, is nobody else's.
 
     Args:
         plan: of the model.
         description: dataset.json of its training.
         dataset: folder name of the dataset, for messages.
-        further: keys that are kept besides, where they hold text.
 
     Raises:
         DataError: it describes another dataset.
@@ -80,4 +97,4 @@ def shareable(
     if plan.labels.regions_class_order:
         content["regions_class_order"] = list(plan.labels.regions_class_order)
     told = description.model_extra or {}
-    return content | {key: told[key] for key in further if isinstance(told.get(key), str)}
+    return content | {key: told[key] for key in INFORMING if isinstance(told.get(key), str)}

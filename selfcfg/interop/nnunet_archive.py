@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from selfcfg.errors import DataError, UsageError
 from selfcfg.interop.archive import extract, opened, refuse_bombs, refuse_unsafe, told_as
+from selfcfg.interop.mistaken import NNUNET, holding, mistaken
 
 MAX_DEPTH = 3
 """Folders above a model's files."""
@@ -18,7 +19,8 @@ MAX_DEPTH = 3
 _FOLD = r"fold_(0|[1-9]\d{0,3}|all)"
 FOLD = re.compile(_FOLD)
 _NEEDED = re.compile(
-    r"(plans|dataset|dataset_fingerprint)\.json|fold_(\d{1,4}|all)/checkpoint_(final|best|latest)\.pth"
+    r"(plans|dataset|dataset_fingerprint)\.json|fold_(\d{1,4}|all)/(checkpoint_(final|best|latest)\.pth|"
+    r"validation/summary\.json)"
 )
 
 
@@ -53,11 +55,19 @@ def find_models(folder: Path) -> list[Path]:
     return [model for model in found if any(FOLD.fullmatch(fold.name) for fold in model.iterdir())]
 
 
+def no_model(names: Sequence[str], is_folder: bool) -> tuple[str, str]:
+    """What a folder or an archive is that holds no model of nnU-Net, and what to give in its place."""
+    nothing = f"no plans.json with fold_* folders beside it; {holding(names)}"
+    return mistaken(names, is_folder, NNUNET) or (nothing, "give nnU-Net's model folder")
+
+
 def _extract(archive: zipfile.ZipFile, source: Path, folder: Path, asked: str) -> None:
     """Unpacks what a model needs, after the whole list of content was found harmless."""
     entries = archive.infolist()
     refuse_unsafe(entries, asked)
     needed = [entry for entry in entries if _is_needed(entry.filename)]
+    if not needed:
+        raise DataError(asked, *no_model([entry.filename for entry in entries], is_folder=False))
     refuse_bombs(needed, source, asked)
     for entry in needed:
         extract(archive, entry, folder.joinpath(*PurePosixPath(entry.filename).parts), asked)
@@ -65,5 +75,5 @@ def _extract(archive: zipfile.ZipFile, source: Path, folder: Path, asked: str) -
 
 def _is_needed(name: str) -> bool:
     parts = name.split("/")
-    inner = 2 if parts[-1].endswith(".pth") else 1
+    inner = 3 if parts[-1] == "summary.json" else 2 if parts[-1].endswith(".pth") else 1
     return len(parts) - inner <= MAX_DEPTH and _NEEDED.fullmatch("/".join(parts[-inner:])) is not None

@@ -12,11 +12,14 @@ from typing import Any, Literal
 from selfcfg.dataset import DatasetDescription
 from selfcfg.engine.checkpoint import save_weights
 from selfcfg.engine.device import package_versions
+from selfcfg.engine.prediction.packaged import CROSS_VALIDATION, DATASET
 from selfcfg.errors import DataError, UsageError, listed, nearest
-from selfcfg.files import hash_file, new_folder
+from selfcfg.files import hash_file, new_folder, write_json
 from selfcfg.fingerprint import Fingerprint
-from selfcfg.interop.exchanged import Exchanged, beside, refuse_existing
-from selfcfg.interop.nnunet_archive import FOLD, find_models, unpacked
+from selfcfg.interop.cross_validation import cross_validation_of_nnunet
+from selfcfg.interop.exchanged import Exchanged, beside, refuse_existing, shareable
+from selfcfg.interop.mistaken import names_in
+from selfcfg.interop.nnunet_archive import FOLD, find_models, no_model, unpacked
 from selfcfg.interop.nnunet_checkpoint import Checkpoint, read_checkpoint
 from selfcfg.interop.nnunet_read import from_nnunet, read_foreign_json, safe_name
 from selfcfg.interop.nnunet_weights import our_network
@@ -26,7 +29,7 @@ from selfcfg.runs import Origin, RunFolder, RunRecord
 Kind = Literal["final", "best", "latest"]
 
 LEFT_BEHIND = (
-    "nnU-Net's optimiser state, training curves, cross-validation results and postprocessing; other configurations of "
+    "nnU-Net's optimiser state, training curves, scores of single cases and postprocessing; other configurations of "
     "its plans"
 )
 """What a model folder may hold and ours has no place for."""
@@ -62,7 +65,7 @@ def import_model(
     """
     refuse_existing(out)
     with unpacked(source) as folder, ExitStack() as finishing:
-        theirs = _chosen_model(find_models(folder), source, configuration)
+        theirs = _chosen_model(folder, source, configuration)
         target = finishing.enter_context(new_folder(out))
         taken = _Stage(theirs, target, source.name, weights)
         taken.take(taken.chosen_folds(folds))
@@ -138,6 +141,8 @@ class _Stage:
             if self.weights == "final" and best.is_file():
                 self._write(read_checkpoint(best), run.best, self.records[fold])
             plan.write_whole(run.plan)
+        write_json(self.folder / DATASET, shareable(self.plan, description, self.plan.dataset))
+        self._take_scores(folds)
         facts = self.theirs / "dataset_fingerprint.json"
         if facts.is_file():
             fingerprint, problems = Fingerprint.attempt(read_foreign_json(facts))
@@ -145,6 +150,18 @@ class _Stage:
                 self.notes.append(f"left out: {facts.name}, {listed(problems, 1)}")
             else:
                 fingerprint.write(self.folder / "fingerprint.json")
+
+    def _take_scores(self, folds: Sequence[str]) -> None:
+        """Keeps what the cross-validation said of the final weights."""
+        if self.weights != "final":
+            return
+        try:
+            scores = cross_validation_of_nnunet([self.theirs / fold for fold in folds], self.plan.labels)
+        except DataError as error:
+            self.notes.append(f"left out: scores of the cross-validation, {error.found}")
+            return
+        if scores is not None:
+            scores.write(self.folder / CROSS_VALIDATION)
 
     def link(self, before: _Stage, name: str) -> None:
         """Notes the cascade's first model, as load_model looks for it.
@@ -185,11 +202,11 @@ class _Stage:
         return self.theirs / fold / f"checkpoint_{kind}.pth"
 
 
-def _chosen_model(models: list[Path], source: Path, configuration: str | None) -> Path:
-    """The one that is meant; of a cascade, the second."""
-    asked = f"import {source}"
+def _chosen_model(folder: Path, source: Path, configuration: str | None) -> Path:
+    """The one that is meant of those in a folder; of a cascade, the second."""
+    asked, models = f"import {source}", find_models(folder)
     if not models:
-        raise DataError(asked, "no plans.json with fold_* folders beside it", "give nnU-Net's model folder")
+        raise DataError(asked, *no_model(names_in(folder), source.is_dir()))
     if configuration is None:
         firsts = {first for model in models for first in _named_first(model)}
         chosen = [model for model in models if model not in firsts]

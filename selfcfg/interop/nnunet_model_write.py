@@ -11,9 +11,10 @@ import torch
 from selfcfg.dataset import DatasetDescription
 from selfcfg.engine.prediction.loading import Weights, load_model
 from selfcfg.engine.prediction.model import Model
+from selfcfg.engine.prediction.packaged import model_folder
 from selfcfg.engine.training.journal import read_log
 from selfcfg.files import new_folder, write_json
-from selfcfg.interop.exchanged import Exchanged, beside, described, refuse_existing, shareable
+from selfcfg.interop.exchanged import Exchanged, beside, came_with, described, refuse_existing, shareable
 from selfcfg.interop.nnunet_weights import to_theirs
 from selfcfg.interop.nnunet_write import plans_name, to_nnunet
 from selfcfg.runs import RunFolder, RunRecord
@@ -40,17 +41,19 @@ def export_model(
         out: the folder to make.
         folds: those to write; None: all.
         weights: which become ``checkpoint_final.pth``.
-        description: dataset.json of the training, for the suffix of the images and nnU-Net's reader; None: the suffix
-            that an imported model knows, else .nii.gz, or .png for 2D pictures.
+        description: dataset.json of the training, for the suffix of the images, nnU-Net's reader and the licence; None:
+            what came with the model, where it was imported, else .nii.gz, or .png for 2D pictures.
 
     Raises:
         UsageError: `out` is there already, or nnU-Net cannot read such images.
         DataError: the model cannot be loaded, or is not of this dataset.
     """
+    model = model_folder(model)
     loaded = load_model(model, folds=folds, device="cpu", precision="float32", weights=weights)
     record = _record(loaded)
     first = None if loaded.first is None else beside(out, record.configuration, _record(loaded.first).configuration)
     notes: list[str] = []
+    description = description or came_with(model)
     if description is None:
         description = described(loaded.plan, record)
         if record.origin is None:

@@ -9,15 +9,13 @@ from selfcfg.dataset import DatasetDescription
 from selfcfg.engine.prediction.model import Model
 from selfcfg.engine.prediction.packaged import DATASET, FINGERPRINT, MANIFEST
 from selfcfg.engine.prediction.postprocessing import Step
-from selfcfg.engine.scoring.evaluate import SUMMARY, Evaluation, combine
 from selfcfg.errors import counted, listed
 from selfcfg.geometry import times
+from selfcfg.interop.cross_validation import CrossValidation
+from selfcfg.interop.exchanged import INFORMING
 from selfcfg.report.page.sections.summary import NOTICE
 from selfcfg.report.tables import cell, number, table
-from selfcfg.runs import RunFolder, RunRecord
-
-INFORMING = ("licence", "license", "reference", "release")
-"""Keys of dataset.json that a card tells."""
+from selfcfg.runs import RunRecord
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,17 @@ class Part:
         model: with or without its networks.
         records: of its runs, with their cases.
         weight: of its probabilities in a selected model.
+        scores: of its cross-validation, where they are known.
     """
 
     name: str
     model: Model
     records: tuple[RunRecord, ...]
     weight: float
+    scores: CrossValidation | None
 
 
-def card(entry: str, parts: Sequence[Part], steps: Sequence[Step], description: DatasetDescription, file: str) -> str:
+def card(entry: str, parts: Sequence[Part], steps: Sequence[Step], description: DatasetDescription) -> str:
     """The card of a model as Markdown; the topics follow Mitchell et al., Model Cards for Model Reporting, 2019.
 
     Args:
@@ -45,7 +45,6 @@ def card(entry: str, parts: Sequence[Part], steps: Sequence[Step], description: 
         parts: its experiments, the one that `entry` begins with first.
         steps: what follows the prediction.
         description: of the dataset of its training.
-        file: name of the package.
     """
     plan = parts[0].model.plan
     blocks = [f"# {cell(plan.dataset)}: {cell(entry)}", f"**{NOTICE}**"]
@@ -59,8 +58,7 @@ def card(entry: str, parts: Sequence[Part], steps: Sequence[Step], description: 
         "images from elsewhere."
     )
     blocks += ["## What it is for", _PURPOSE, "## How it is used"]
-    shown = "".join(sign for sign in file if sign.isalnum() or sign in "._-") or "FILE"
-    blocks.append(f"```sh\nselfcfg import {shown} --out model\nselfcfg predict model -i IMAGES -o PREDICTIONS\n```")
+    blocks.append("```sh\nselfcfg import PACKAGE.zip --out model\nselfcfg predict model -i IMAGES -o PREDICTIONS\n```")
     blocks += ["## What is in the package", _CONTENT, "## Made with"]
     record = parts[0].records[0]
     blocks.append(table(["", ""], [*record.versions.items(), ("plan", record.plan_hash)], numbers_from=9))
@@ -108,14 +106,5 @@ def _row(part: Part) -> list[object]:
         len(part.records),
         times(configuration.patch_size),
         f"{part.weight:.3g}",
-        number(_dice(part), 4),
+        number(part.scores.dice if part.scores else None, 4),
     ]
-
-
-def _dice(part: Part) -> float | None:
-    """The mean Dice of the cases that were left out of the folds; None where not every fold was scored."""
-    runs = [RunFolder(file.parent) for file in part.model.files]
-    files = [run.validation / SUMMARY for run in runs]
-    if not all(file.is_file() for file in files):
-        return None
-    return combine([Evaluation.read(file) for file in files]).foreground_mean.get("dice")

@@ -9,12 +9,23 @@ from pathlib import Path, PurePosixPath
 
 from selfcfg.engine.prediction.ensemble import Ensemble
 from selfcfg.engine.prediction.opening import load_model
-from selfcfg.engine.prediction.packaged import MANIFEST, PLAN, RUN, WEIGHTS, Manifest, is_member, unsafe_path
+from selfcfg.engine.prediction.packaged import (
+    CROSS_VALIDATION,
+    MANIFEST,
+    PLAN,
+    RUN,
+    WEIGHTS,
+    Manifest,
+    is_member,
+    unsafe_path,
+)
 from selfcfg.engine.prediction.selected import MODEL, SelectedModel
-from selfcfg.errors import DataError, listed
+from selfcfg.errors import DataError, UsageError, listed
 from selfcfg.files import new_folder, parse_json
 from selfcfg.interop.archive import extract, opened, reading, refuse_bombs, refuse_unsafe, shown, told_as
+from selfcfg.interop.cross_validation import CrossValidation
 from selfcfg.interop.exchanged import refuse_existing
+from selfcfg.interop.mistaken import holding, mistaken, names_in
 from selfcfg.plan import Plan
 from selfcfg.runs import RunRecord
 
@@ -56,11 +67,15 @@ def import_package(file: Path, out: Path) -> Imported:
         out: the folder to make.
 
     Raises:
-        UsageError: there is no such file, or `out` is there already.
+        UsageError: there is no such file, it is a folder, or `out` is there already.
         DataError: something in it is missing, damaged, unsafe, or not of a package.
     """
-    refuse_existing(out)
     asked = f"import {file}"
+    if file.is_dir():
+        names = names_in(file)
+        nothing = f"a folder, no package: {holding(names)}", _NONE
+        raise UsageError(asked, *(mistaken(names, is_folder=True) or nothing))
+    refuse_existing(out)
     with opened(file, asked, _NONE) as archive:
         manifest, entries = _checked(archive, file, asked)
         with new_folder(out) as folder, told_as(folder, out):
@@ -82,7 +97,8 @@ def _checked(archive: zipfile.ZipFile, file: Path, asked: str) -> tuple[Manifest
     used = {str(parent) + "/" for entry in every for parent in PurePosixPath(entry.filename).parents}
     entries = {entry.filename: entry for entry in every if not (_is_folder(entry) and entry.filename in used)}
     if MANIFEST not in entries:
-        raise DataError(asked, f"there is no {MANIFEST} in it", _NONE)
+        nothing = f"there is no {MANIFEST} in it, {holding(entries)}", _NONE
+        raise DataError(asked, *(mistaken(entries, is_folder=False) or nothing))
     if len(entries) > MAX_MEMBERS:
         raise DataError(asked, f"{len(entries)} files in it, {MAX_MEMBERS} at most", "do not trust it")
     refuse_bombs(list(entries.values()), file, asked)
@@ -138,6 +154,8 @@ def _refuse_escapes(folder: Path, manifest: Manifest) -> None:
         elif file.name == MODEL:
             selected = SelectedModel.read(file)
             told = [selected.dataset, *(member.experiment for member in selected.members)]
+        elif file.name == CROSS_VALIDATION:
+            CrossValidation.read(file)
         elif file.name == PLAN:
             told = [Plan.read(file).dataset]
         if bad := next((one for one in told if unsafe_path(one)), None):

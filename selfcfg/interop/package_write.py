@@ -19,6 +19,7 @@ from selfcfg.engine.prediction.loading import Weights, load_model
 from selfcfg.engine.prediction.model import Model
 from selfcfg.engine.prediction.packaged import (
     CARD,
+    CROSS_VALIDATION,
     DATASET,
     FINGERPRINT,
     MANIFEST,
@@ -37,8 +38,9 @@ from selfcfg.errors import DataError, UsageError
 from selfcfg.files import replacing
 from selfcfg.fingerprint import Fingerprint
 from selfcfg.interop.archive import same_names
-from selfcfg.interop.exchanged import described, refuse_existing, shareable
-from selfcfg.interop.package_card import INFORMING, Part, card
+from selfcfg.interop.cross_validation import cross_validation_of
+from selfcfg.interop.exchanged import came_with, described, refuse_existing, shareable
+from selfcfg.interop.package_card import Part, card
 from selfcfg.records import Record
 from selfcfg.runs import RunFolder, RunRecord
 
@@ -90,13 +92,16 @@ class _Contents:
             self.add(folder / RUN, _text(_without_cases(record)))
             self.add(folder / PLAN, RunFolder(file.parent).plan)
             self.add(folder / WEIGHTS, file)
+        scores = cross_validation_of(model)
+        if scores is not None:
+            self.add(name / CROSS_VALIDATION, _text(scores))
         if model.facts is not None:
             self.add(name / FINGERPRINT, _text(_anonymous(model.facts)))
         if model.temperature != 1 or model.quality is not None:
             for beside in (model.files[0].parent.parent / kind for kind in (CALIBRATION, QUALITY)):
                 if beside.is_file():
                     self.add(name / beside.name, beside)
-        self.parts.append(Part(str(name), model, tuple(records), weight))
+        self.parts.append(Part(str(name), model, tuple(records), weight, scores))
         if model.first is not None and records[0].previous is not None:
             self.add_experiment(name.parent / records[0].previous, model.first)
 
@@ -119,7 +124,8 @@ def write_package(
         out: the file to make.
         folds: those to take; None: all.
         weights: which become the final weights in the package.
-        description: dataset.json of the training, of which channels, labels, licence and reference are taken.
+        description: dataset.json of the training, of which channels, labels, licence and reference are taken; None:
+            what came with the model, where it was imported.
 
     Raises:
         UsageError: `out` is there already, or folds of a selected model are named.
@@ -131,13 +137,14 @@ def write_package(
     if problem := next((f"'{name}' {why}" for name in contents.files if (why := _unfit(name))), ""):
         raise DataError(f"export {model}", f"a name in it is not fit for a package: {problem}", "rename that folder")
     notes = []
+    description = description or came_with(model)
     if description is None:
         description = described(loaded.plan, contents.parts[0].records[0])
         notes.append("licence and reference of the dataset are not in it: give --dataset-json")
-    dataset = shareable(loaded.plan, description, loaded.plan.dataset, further=INFORMING)
+    dataset = shareable(loaded.plan, description, loaded.plan.dataset)
     contents.add(PurePosixPath(DATASET), (json.dumps(dataset, indent=2) + "\n").encode())
     steps = _selected(model).postprocessing if (model / MODEL).is_file() else ()
-    contents.add(PurePosixPath(CARD), card(entry, contents.parts, steps, description, out.name).encode())
+    contents.add(PurePosixPath(CARD), card(entry, contents.parts, steps, description).encode())
     if twice := same_names(contents.files):
         raise DataError(f"export {model}", f"'{twice[0]}' and '{twice[1]}' are one name to some systems", "rename one")
     files = dict(sorted(contents.files.items()))

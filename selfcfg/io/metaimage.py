@@ -74,6 +74,14 @@ _DOMAIN = ("domain", "space", "time", "???", "none")
 
 _META_VECTORS = ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin", "CenterOfRotation")
 _META_MATRICES = ("TransformMatrix", "Orientation", "Rotation")
+_META_READ = frozenset(
+    [
+        *("ElementDataFile", "HeaderSize", "ElementType", "DimSize", "NDims", "ElementNumberOfChannels"),
+        *("BinaryDataByteOrderMSB", "ElementByteOrderMSB", "CompressedData", "BinaryData", "AnatomicalOrientation"),
+        *(*_META_VECTORS, *_META_MATRICES),
+    ]
+)
+"""Keys that say where voxels are or what they mean; any other is a note of the user's own, which nothing here reads."""
 
 
 @dataclass(frozen=True)
@@ -243,10 +251,12 @@ def _meta(path: Path, content: bytes) -> Volume:
     at = 0
     while "ElementDataFile" not in fields:
         end = content.find(b"\n", at, HEADER_LIMIT)
-        key, mark, value = content[at : max(end, at)].decode("latin-1").partition("=")
-        if end < 0 or not mark:
+        line = content[at : max(end, at)].decode("latin-1")
+        key, mark, value = (part.strip() for part in line.partition("="))
+        if end < 0 or (line.strip() and not mark):
             raise FileProblem(f"read {path}", "not a MetaImage file, or its header does not end", COPY_AGAIN)
-        _note(path, fields, key.strip(), value.strip())
+        if key in _META_READ:
+            _note(path, fields, key, value)
         at = end + 1
     if fields["ElementDataFile"].upper() != "LOCAL":
         raise Unsupported(f"read {path}", "its voxels are in another file", "store header and voxels in one .mha file")

@@ -16,6 +16,7 @@ import pytest
 from selfcfg.engine.label_efficiency.results import Arm, LabelResult, Protocol, add_result
 
 ROOT = Path(__file__).parents[2]
+FUZZING = ROOT / "benchmarks" / "results" / "fuzzing.jsonl"
 
 
 @pytest.fixture
@@ -36,6 +37,15 @@ def test_the_pages_are_what_is_made_of_the_committed_results(generator: ModuleTy
     assert there == made, "python benchmarks/results_pages.py makes them again"
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert generator.indexed(index, [*made]) == index and all(f"results/{name}\n" in index for name in made)
+
+
+def test_every_finding_of_fuzzing_is_kept_by_a_test_that_there_is(generator: ModuleType) -> None:
+    kept = [line["test"] for line in map(json.loads, FUZZING.read_text().splitlines()) if line["finding"]]
+    for place, test, name in (re.fullmatch(r"([\w/.]+)::(\w+)(?:\[(.*)\])?", one).groups("") for one in kept):
+        text = (ROOT / place).read_text(encoding="utf-8")
+        assert f"def {test}(" in text and name in text
+    page = "\n".join(generator.fuzzing(generator.RESULTS))
+    assert all(one in page for one in kept)
 
 
 def test_a_study_without_results_has_no_page(generator: ModuleType, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@
 Every parser of `targets.py` has a process of its own, in which our code is instrumented, and begins with its valid
 files; they are changed by libFuzzer and by `mutations.py`. Anything but a result or one of our errors is a finding, as
 are 10 seconds of computing for one file and 2.5 GB of memory. What is found goes into
-`test_findings.py`, with the file that shows it.
+`test_findings.py`, with the file that shows it, and its line says what it was and which test keeps it (`test`).
 """
 
 from __future__ import annotations

@@ -383,12 +383,42 @@ def settings(path: Path) -> None:
     kind.parse(setting_values(kind, given), "--set")
 
 
+def beside(name: str) -> list[bytes]:
+    """What `selfcfg calibrate` leaves beside the folds."""
+    from tests.interop.test_package import calibrated
+
+    folder = scratch()
+    calibrated(folder)
+    content = (folder / name).read_bytes()
+    shutil.rmtree(folder)
+    return [content]
+
+
+MANIFEST = {"selfcfg": "0.1.0", "model": "e", "files": {"e/fold_0/run.json": {"size": 2, "sha256": "0" * 64}}}
 MODEL = "selfcfg.engine.prediction.selected:SelectedModel"
 RECORDS = {
     "dataset.json": Target("dataset.json", opened, lambda: [dumped(DESCRIPTION)], "json"),
     "splits": Target("splits_final.json", splits, lambda: [dumped([{"train": ["a"], "val": ["b"]}])], "json"),
     "plan": Target("plan.json", record("selfcfg.plan:Plan"), plans, "json"),
     "fingerprint": Target("f.json", record("selfcfg.fingerprint:Fingerprint"), lambda: [dumped(FINGERPRINT)], "json"),
+    "manifest.json": Target(
+        "manifest.json", record("selfcfg.engine.prediction.packaged:Manifest"), lambda: [dumped(MANIFEST)], "json"
+    ),
+    "calibration.json": Target(
+        "calibration.json",
+        record("selfcfg.engine.calibration.temperature:Temperature"),
+        lambda: beside("calibration.json"),
+        "json",
+    ),
+    "quality.json": Target(
+        "quality.json", record("selfcfg.engine.prediction.quality:Quality"), lambda: beside("quality.json"), "json"
+    ),
+    "cross_validation.json": Target(
+        "cross_validation.json",
+        record("selfcfg.interop.cross_validation:CrossValidation"),
+        lambda: [dumped({"dice": 0.5, "n_cases": 2, "folds": ["fold_0"]})],
+        "json",
+    ),
     "run.json": Target(
         "run.json",
         record("selfcfg.runs:RunRecord"),

@@ -164,7 +164,7 @@ def test_missing_files(name: str, source: Path, tmp_path: Path) -> None:
 
 def test_sources_that_are_no_models(source: Path, tmp_path: Path) -> None:
     refused(tmp_path / "none", tmp_path / "m", "no such folder or file", UsageError)
-    refused(source / "fold_0", tmp_path / "m", r"no plans\.json with fold_\* folders beside it")
+    refused(source / "fold_0", tmp_path / "m", "one fold of a model of nnU-Net; give the folder above it")
     refused(source / "plans.json", tmp_path / "m", "not a zip archive")
     refused(source, tmp_path / "m", r"no checkpoint_final\.pth of fold_7 \(there are fold_0\)", UsageError, folds=[7])
     refused(source, tmp_path / "m", "no configuration '2d' in it; known: small", UsageError, configuration="2d")
@@ -262,7 +262,7 @@ def test_an_archive_cut_short_or_changed(source: Path, tmp_path: Path) -> None:
     archive = packed(tmp_path / "theirs", tmp_path / "m.zip")
     whole = archive.read_bytes()
     archive.write_bytes(whole[: len(whole) // 2])
-    refused(archive, tmp_path / "m", "not a zip archive, or cut short")
+    refused(archive, tmp_path / "m", "not copied or downloaded whole")
     middle = len(whole) // 2
     archive.write_bytes(whole[:middle] + bytes(byte ^ 255 for byte in whole[middle : middle + 9]) + whole[middle + 9 :])
     refused(archive, tmp_path / "m", "damaged")

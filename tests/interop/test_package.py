@@ -258,7 +258,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     for command in (["import", "nothing.zip"], ["import", "nnunet", file, "--out", "n"]):
         assert main(command) != 0
     said = capsys.readouterr().err
-    assert "import nothing.zip: there is no such file" in said and "no plans.json" in said
+    assert "import nothing.zip: there is no such file" in said and "a package of selfcfg; take it in" in said
 
 
 def test_a_network_larger_than_its_weights_is_never_built(tmp_path: Path) -> None:

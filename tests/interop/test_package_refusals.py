@@ -112,7 +112,7 @@ def test_links_and_devices(mode: int, message: str, good: Contents, tmp_path: Pa
 
 
 MANIFESTS: dict[str, tuple[Callable[[Contents], Contents], str]] = {
-    "none": (lambda c: {name: c[name] for name in c if name != "manifest.json"}, r"there is no manifest\.json in it"),
+    "none": (lambda c: {name: c[name] for name in c if name != "manifest.json"}, "it is an experiment of selfcfg"),
     "no JSON": (lambda c: {**c, "manifest.json": b"{"}, r"m\.zip/manifest\.json: not valid JSON, line 1"),
     "a key twice": (
         lambda c: {**c, "manifest.json": c["manifest.json"].replace(b'"model"', b'"model": "x", "model"')},
@@ -218,7 +218,7 @@ def test_cut_short_changed_and_no_archive(good: Contents, tmp_path: Path) -> Non
     whole = file.read_bytes()
     for length in (0, 10, len(whole) // 2, len(whole) - 5):
         file.write_bytes(whole[:length])
-        refused(file, "not a zip archive, or cut short|damaged")
+        refused(file, "it is empty|not copied or downloaded whole|damaged")
     middle = len(whole) // 2
     file.write_bytes(whole[:middle] + bytes(byte ^ 255 for byte in whole[middle : middle + 9]) + whole[middle + 9 :])
     refused(file, "damaged|not the file that its manifest says")
@@ -233,7 +233,7 @@ def test_targets_that_are_there(good: Contents, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("folder", "file", "link"):
-        with pytest.raises(UsageError, match="it is there already; choose another --out"):
+        with pytest.raises(UsageError, match="it is there already; name another place with --out"):
             import_package(file, tmp_path / name)
     assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "nowhere").exists()
 

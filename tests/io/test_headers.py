@@ -99,6 +99,9 @@ META = {
     "other words": "ElementSize = 0.5 0.7 2\nPosition = 1 2 3\nOrientation = 0 1 0 0 0 1 1 0 0\n",
     "turned": "TransformMatrix = 0 -1 0 0.8 0 0.6 -0.6 0 0.8\nOffset = 1 2 3\nCenterOfRotation = 0 0 0\n"
     "AnatomicalOrientation = RAI\nElementSpacing = 0.5 0.7 2\nComment = said\n",
+    "notes twice": "Window = 1\nWindow = 2\nElementSpacing = 0.5 0.7 2\nWindow = 1\n",
+    "blank lines": "\n\nElementSpacing = 0.5 0.7 2\n\n  \t\nOffset = 1 2 3\n\n",
+    "lines of Windows": "ElementSpacing = 0.5 0.7 2\r\n\r\nOffset = 1 2 3\r\n",
 }
 
 
@@ -110,6 +113,15 @@ def test_where_a_metaimage_lies(said: str, msb: str, tmp_path: Path) -> None:
     data = RAW.astype(">i2" if msb == "True" else "<i2").tobytes()
     (tmp_path / "a.mha").write_bytes((head + META[said] + rest).encode() + data)
     assert np.array_equal(agrees(tmp_path / "a.mha")[0][0], RAW)
+
+
+@pytest.mark.parametrize("twice", ["Offset = 1 2 3", "DimSize = 5 4 3", "CompressedData = False", "NDims = 3"])
+def test_a_metaimage_that_says_twice_where_it_lies_is_refused(twice: str, tmp_path: Path) -> None:
+    head = "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = False\nOffset = 1 2 3\n"
+    rest = f"{twice}\nDimSize = 5 4 3\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_bytes((head + rest).encode() + RAW.tobytes())
+    with pytest.raises(FileProblem, match="stands twice in its header"):
+        read_image(tmp_path / "a.mha")
 
 
 def test_numbers_that_are_spelt_out(tmp_path: Path) -> None:

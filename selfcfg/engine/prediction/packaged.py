@@ -15,13 +15,14 @@ from selfcfg.records import Record
 
 MANIFEST, CARD, DATASET = "manifest.json", "README.md", "training_dataset.json"
 FINGERPRINT, RUN, PLAN, WEIGHTS = "fingerprint.json", "run.json", "plan.json", "final.safetensors"
+CROSS_VALIDATION = "cross_validation.json"
 
 MAX_DEPTH = 4
 """Folders above an experiment's files: a recipe's, a stage's, a candidate's."""
 
 _FOLD = re.compile(r"fold_(0|[1-9]\d{0,3}|all)")
 _IN_FOLD = frozenset({RUN, PLAN, WEIGHTS})
-_IN_EXPERIMENT = frozenset({FINGERPRINT, CALIBRATION, QUALITY, MODEL})
+_IN_EXPERIMENT = frozenset({FINGERPRINT, CALIBRATION, CROSS_VALIDATION, QUALITY, MODEL})
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that Windows takes for devices."""
