@@ -36,8 +36,8 @@ from one_node import one_node, why_not
 from recording import append
 from small_plan import CONFIGURATION, add_small
 
-from selfcfg.cluster.graph import GraphFolder, read_events
-from selfcfg.cluster.states import State
+from selfcfg.cluster.graph import GraphFolder
+from selfcfg.cluster.states import State, read_events
 from selfcfg.files import read_json, write_json
 from selfcfg.recipes.kept import KEPT
 

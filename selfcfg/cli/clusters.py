@@ -97,9 +97,9 @@ class Cluster:
         Raises:
             SelfcfgError: something would make training go wrong; what it is stands in the log.
         """
-        from selfcfg.engine.cluster.graphs import dataset_state, measuring_tasks  # noqa: PLC0415
+        from selfcfg.engine.cluster.graphs import measuring_tasks  # noqa: PLC0415
 
-        self.run(f"measure-{dataset_state(self.caller.project)}", measuring_tasks(self.caller))
+        self.run("measure", measuring_tasks(self.caller))
 
     def run(self, name: str, tasks: Sequence[Task]) -> bool:
         """Whether all tasks are done: submitted and waited for; else the scripts that do them are written.
@@ -135,6 +135,23 @@ class Cluster:
         return True
 
 
+def refuse_with_cluster(kind: ClusterKind, only: str | None, jobs: int, device: str | None) -> None:
+    """Raises for an option that says how something is run here, where all is to be run on a cluster.
+
+    Raises:
+        UsageError: names it, and what to say instead.
+    """
+    asked, number = f"--cluster {kind}", (device or "").partition(":")[2]
+    if only is not None:
+        raise UsageError(f"{asked} --only {only}", "one submits all jobs, the other runs one here", "drop one")
+    if jobs:
+        remedy = "leave it out; the cores of a job: --cluster-set cpus=4"
+        raise UsageError(f"{asked} --jobs {jobs}", "Slurm decides how many jobs run at once", remedy)
+    if number not in ("", "0"):
+        remedy = "write --device cuda; a kind of GPU: --cluster-set gpus=a100:1"
+        raise UsageError(f"{asked} --device {device}", "a job sees its own GPUs only, counted from 0", remedy)
+
+
 def status(
     graph: Annotated[
         str | None, typer.Argument(help="name of a graph, such as two_stage__standard__2d, or its folder; default: all")
@@ -145,18 +162,21 @@ def status(
 ) -> None:
     """Shows how far the jobs on a cluster are: waiting, running, done, failed, with times."""
     from selfcfg.cluster import slurm  # noqa: PLC0415
-    from selfcfg.cluster.graph import GraphFolder, find_graph, graphs_of  # noqa: PLC0415
+    from selfcfg.cluster.finding import find_graph, graphs_of  # noqa: PLC0415
+    from selfcfg.cluster.graph import GraphFolder  # noqa: PLC0415
     from selfcfg.cluster.states import counts, table, tail  # noqa: PLC0415
 
     speaker, results = Speaker(as_json), Workspace.at(workspace).results
     graphs = graphs_of(results) if graph is None else [find_graph(results, graph)]
     if not graphs:
         raise UsageError("status", f"no jobs were submitted from {results.parent}", "add --cluster slurm to a training")
-    queue = slurm.queue()
+    users = {one.folder: GraphFolder(one.folder).read().user for one in graphs}
+    queue = slurm.queue(sorted(set(users.values())))
     told = []
     for one in graphs:
-        states = GraphFolder(one.folder).states(queue)
-        speaker.say(f"{one.name}: {counts(states)}")
+        states, owner = GraphFolder(one.folder).states(queue), users[one.folder]
+        whose = f", jobs of {owner}, as far as Slurm shows them to you" if owner != slurm.user() else ""
+        speaker.say(f"{one.name}: {counts(states)}{whose}")
         if graph is not None:
             speaker.say(table(states, time.time()))
             for state in states.values():
@@ -175,7 +195,8 @@ def cancel(
     debug: DebugOption = False,
 ) -> None:
     """Ends all jobs of a graph that wait or run; what is done stays, and the command that submitted them goes on."""
-    from selfcfg.cluster.graph import GraphFolder, find_graph  # noqa: PLC0415
+    from selfcfg.cluster.finding import find_graph  # noqa: PLC0415
+    from selfcfg.cluster.graph import GraphFolder  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     found = find_graph(Workspace.at(workspace).results, graph)

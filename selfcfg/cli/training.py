@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfcfg.cli.budget import Budget
-from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption
+from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption, refuse_with_cluster
 from selfcfg.cli.options import (
     ConfigurationOption,
     DatasetArgument,
@@ -154,7 +154,9 @@ def train(
     share = shared_by(devices, nodes, rendezvous, max_restarts, recipe=recipe, time_budget=time_budget, cluster=cluster)
     given = {"trainer": trainer, "init": init, "teacher": teacher, "previous": previous, "time_budget": time_budget}
     said = None if recipe is None else recipe_of(recipe, settings, **given)
-    refuse_only(only, recipe, cluster)
+    refuse_only(only, recipe)
+    if cluster is not None:
+        refuse_with_cluster(cluster, only, jobs, device)
     request = TrainRequest(
         configuration=configuration,
         planner=planner,
@@ -222,6 +224,8 @@ def plan_and_train(
     from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
     from selfcfg.engine.experiment import stages  # noqa: PLC0415
 
+    if cluster is not None:
+        refuse_with_cluster(cluster, None, jobs, device)
     speaker, budget, project = Speaker(as_json), Budget.of(time_budget), open_project(dataset, workspace)
     recipe_said = None if recipe is None else recipe_of(recipe, settings, trainer=trainer, time_budget=time_budget)
     there = Cluster.of(cluster, cluster_set, speaker, project, workspace, device)
@@ -273,13 +277,11 @@ def unlabelled_sets(given: list[str] | None, workspace: Path | None) -> tuple[Un
     return tuple(found)
 
 
-def refuse_only(only: str | None, recipe: str | None, cluster: str | None) -> None:
-    """Raises where one job alone is asked for, and there are none, or all are to be submitted.
+def refuse_only(only: str | None, recipe: str | None) -> None:
+    """Raises where one job alone is asked for, and there are none.
 
     Raises:
-        UsageError: says which option does not go with it.
+        UsageError: says which option is missing.
     """
     if only is not None and recipe is None:
         raise UsageError(f"--only {only}", "jobs have names in a recipe", "name it with --recipe, or give --fold")
-    if only is not None and cluster is not None:
-        raise UsageError(f"--only {only} --cluster {cluster}", "one runs a job here, the other submits all", "drop one")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from selfcfg.cluster import slurm as programs
-from selfcfg.cluster.graph import GraphFolder, find_graph
+from selfcfg.cluster.finding import find_graph
+from selfcfg.cluster.graph import GraphFolder
 from selfcfg.cluster.site import Site
 from selfcfg.cluster.states import table
 from selfcfg.cluster.tasks import Resources, Task
@@ -160,7 +161,7 @@ def test_cancel_ends_what_waits_or_runs_and_the_same_command_goes_on(graph: Grap
     ]
     submit(graph, *tasks)
     until(lambda: graph.states()["runs"].state == "running")
-    with pytest.raises(UsageError, match="'runs' waits or runs there with another command"):
+    with pytest.raises(UsageError, match="'runs' waits or runs there with a command that changed since"):
         submit(graph, task("runs", "true"))
     assert sorted(graph.cancel()) == ["runs", "waits"]
     assert words(ended(graph, *tasks)) == {"done": "done", "runs": "cancelled", "waits": "cancelled"}
