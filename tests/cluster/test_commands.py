@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from selfcfg.cli import main
 from selfcfg.cli.recipes import recipe_of
 from selfcfg.cluster.site import Site
 from selfcfg.cluster.tasks import Task
+from selfcfg.dataset import Dataset
 from selfcfg.engine.choice import TrainRequest
 from selfcfg.engine.cluster.commands import Caller
 from selfcfg.engine.cluster.graphs import KINDS, fold_tasks, recipe_tasks
+from selfcfg.engine.data.store import Store
+from selfcfg.engine.pipeline import Shard
 from selfcfg.engine.recipes.opening import open_recipe
 from selfcfg.project import Project
 from selfcfg.recipes.kept import Kept
@@ -50,14 +52,10 @@ QUICK = [
 
 
 @pytest.fixture(scope="module")
-def there(narrow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def there(preprocessed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace that is preprocessed, with a recipe beside it; copy it before training in it."""
-    place = tmp_path_factory.mktemp("there") / "w"
-    shutil.copytree(narrow, place)
+    place = Path(shutil.copytree(preprocessed, tmp_path_factory.mktemp("there") / "w"))
     (place / "graph.toml").write_text(RECIPE)
-    for share in ("1/2", "2/2"):
-        given = ["preprocess", "901", "--shard", share, "--jobs", "1", "--workspace", str(place)]
-        assert main(given) == 0
     return place
 
 
@@ -78,14 +76,18 @@ def commands(folder: Path) -> Iterator[list[str]]:
             yield shlex.split(line)
 
 
-@pytest.mark.slow
-def test_shares_of_cases_are_together_all_of_them(selfcfg: Command, planned: Path) -> None:
-    for share, ready in (("1/3", 3), ("3/3", 5), ("2/3", 8)):
-        answer = selfcfg("preprocess", "901", "--shard", share, "--jobs", "1", "--workspace", planned)
-        assert answer.code == 0 and f"{ready} cases" in answer.err
-    for share in ("0/3", "4/3", "half"):
-        answer = selfcfg("preprocess", "901", "--shard", share, "--workspace", planned)
-        assert answer.code == 2 and f"'{share}' is no share" in answer.err
+def test_shares_of_cases_are_together_all_of_them_each_once(tiny_dataset: Dataset, preprocessed: Path) -> None:
+    dealt = [case.id for number in (1, 2, 3) for case in Shard(number, 3).of(tiny_dataset).cases]
+    every = sorted(case.id for case in tiny_dataset.cases)
+    assert sorted(dealt) == every
+    (store,) = (preprocessed / "preprocessed" / "Dataset901_Tiny").glob("3d_fullres-*")
+    assert sorted(Store(store).cases()) == every
+
+
+@pytest.mark.parametrize("share", ["0/3", "4/3", "half"])
+def test_what_is_no_share_is_refused(selfcfg: Command, there: Path, share: str) -> None:
+    answer = selfcfg("preprocess", "901", "--shard", share, "--workspace", there)
+    assert answer.code == 2 and f"'{share}' is no share" in answer.err
 
 
 @pytest.mark.slow

@@ -126,8 +126,10 @@ def test_preempted_and_out_of_time_a_task_saves_goes_back_into_the_queue_and_goe
     until(lambda: all(file.exists() for file in files.values()))
     states = graph.states()
     subprocess.run(["scancel", "--batch", "--signal=USR1", str(states["timed"].job)], check=True)
-    subprocess.run(["scontrol", "requeue", str(states["preempted"].job)], check=True)
-    until(lambda: "back in the queue" in {one.note for one in graph.states().values()})
+    until(lambda: graph.states()["timed"].note == "back in the queue")
+    urgent = ["sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap=true"]
+    subprocess.run(urgent, check=True, capture_output=True)
+    until(lambda: graph.states()["preempted"].note == "back in the queue")
     found = ended(graph, *tasks, task("after", "true", "timed", "preempted"))
     assert found.is_well, found.error("graph")
     assert [file.read_text().split() for file in files.values()] == [["began", "saved", "began"]] * 2
