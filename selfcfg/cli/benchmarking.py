@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption, refuse_with_cluster
+from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption, Here
 from selfcfg.cli.options import (
     ConfigurationOption,
     DatasetArgument,
@@ -123,9 +123,7 @@ def label_efficiency(
         elsewhere=cluster is not None,
     )
     speaker, project = Speaker(as_json), open_project(dataset, workspace)
-    if cluster is not None:
-        refuse_with_cluster(cluster, only, jobs, device)
-    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, device)
+    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, Here(device, jobs, only))
     _compare(speaker, project, wanted, out or project.results / "label-efficiency", _How(jobs, keep, only, there))
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -40,6 +40,37 @@ ClusterSetOption = Annotated[
 ]
 
 
+class Here(NamedTuple):
+    """How a command was to run on this machine.
+
+    Args:
+        device: such as "cpu" or "cuda:0"; None: the best there is.
+        jobs: processes at most; 0: nothing was said.
+        only: the job that is to run alone; None: all.
+    """
+
+    device: str | None
+    jobs: int = 0
+    only: str | None = None
+
+    def refuse_with(self, kind: ClusterKind) -> None:
+        """Nothing, where all of it can be meant for the jobs of a cluster.
+
+        Raises:
+            UsageError: something cannot; names it, and what to say instead.
+        """
+        asked, number = f"--cluster {kind}", (self.device or "").partition(":")[2]
+        if self.only is not None:
+            found = "one submits all jobs, the other runs one here"
+            raise UsageError(f"{asked} --only {self.only}", found, "drop one")
+        if self.jobs:
+            remedy = "leave it out; the cores of a job: --cluster-set cpus=4"
+            raise UsageError(f"{asked} --jobs {self.jobs}", "Slurm decides how many jobs run at once", remedy)
+        if number not in ("", "0"):
+            remedy = "write --device cuda; a kind of GPU: --cluster-set gpus=a100:1"
+            raise UsageError(f"{asked} --device {self.device}", "a job sees its own GPUs only, counted from 0", remedy)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Where the jobs of a command go.
@@ -62,17 +93,18 @@ class Cluster:
         speaker: Speaker,
         project: Project,
         workspace: Path | None,
-        device: str | None,
+        here: Here,
     ) -> Cluster | None:
         """What the options say; None: the jobs are run here.
 
         Raises:
-            UsageError: options of sbatch without a cluster, or no Slurm on this machine.
+            UsageError: options of sbatch without a cluster, options of this machine with one, or no Slurm here.
         """
         if kind is None:
             if given:
                 raise UsageError("--cluster-set", "no cluster was named", "add --cluster slurm, or leave it out")
             return None
+        here.refuse_with(kind)
         from selfcfg.cluster import slurm  # noqa: PLC0415
         from selfcfg.cluster.site import Site  # noqa: PLC0415
         from selfcfg.engine.cluster.commands import Caller, workspace_variables  # noqa: PLC0415
@@ -82,7 +114,7 @@ class Cluster:
             slurm.refuse_without()
         place = Workspace.at(workspace)
         site = Site.here(given or (), KINDS, workspace_variables(place))
-        gpus = 0 if device == "cpu" or slurm.has_gpus() is False else 1
+        gpus = 0 if here.device == "cpu" or slurm.has_gpus() is False else 1
         return cls(kind, Caller(project, place, site, gpus), speaker)
 
     def folder(self, name: str) -> Path:
@@ -133,23 +165,6 @@ class Cluster:
         for task in sorted(ended.borne):
             say(f"left out of the choice: {task} {ended.states[task].state}; {ended.states[task].log}")
         return True
-
-
-def refuse_with_cluster(kind: ClusterKind, only: str | None, jobs: int, device: str | None) -> None:
-    """Raises for an option that says how something is run here, where all is to be run on a cluster.
-
-    Raises:
-        UsageError: names it, and what to say instead.
-    """
-    asked, number = f"--cluster {kind}", (device or "").partition(":")[2]
-    if only is not None:
-        raise UsageError(f"{asked} --only {only}", "one submits all jobs, the other runs one here", "drop one")
-    if jobs:
-        remedy = "leave it out; the cores of a job: --cluster-set cpus=4"
-        raise UsageError(f"{asked} --jobs {jobs}", "Slurm decides how many jobs run at once", remedy)
-    if number not in ("", "0"):
-        remedy = "write --device cuda; a kind of GPU: --cluster-set gpus=a100:1"
-        raise UsageError(f"{asked} --device {device}", "a job sees its own GPUs only, counted from 0", remedy)
 
 
 def status(

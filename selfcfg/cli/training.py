@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfcfg.cli.budget import Budget
-from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption, refuse_with_cluster
+from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption, Here
 from selfcfg.cli.options import (
     ConfigurationOption,
     DatasetArgument,
@@ -155,8 +155,6 @@ def train(
     given = {"trainer": trainer, "init": init, "teacher": teacher, "previous": previous, "time_budget": time_budget}
     said = None if recipe is None else recipe_of(recipe, settings, **given)
     refuse_only(only, recipe)
-    if cluster is not None:
-        refuse_with_cluster(cluster, only, jobs, device)
     request = TrainRequest(
         configuration=configuration,
         planner=planner,
@@ -172,7 +170,7 @@ def train(
         probabilities=keeping(save_probabilities, for_select),
     )
     project, speaker, folds = open_project(dataset, workspace), Speaker(as_json), folds_of(fold, [0])
-    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, device)
+    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, Here(device, jobs, only))
     trainings = Trainings.on(speaker, project, workspace, jobs, there, Budget.of(time_budget))
     if said is not None:
         trainings.recipe(request, said, folds, only=only)
@@ -224,11 +222,9 @@ def plan_and_train(
     from selfcfg.engine.choice import TrainRequest  # noqa: PLC0415
     from selfcfg.engine.experiment import stages  # noqa: PLC0415
 
-    if cluster is not None:
-        refuse_with_cluster(cluster, None, jobs, device)
     speaker, budget, project = Speaker(as_json), Budget.of(time_budget), open_project(dataset, workspace)
     recipe_said = None if recipe is None else recipe_of(recipe, settings, trainer=trainer, time_budget=time_budget)
-    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, device)
+    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, Here(device, jobs))
     trainings = Trainings.on(speaker, project, workspace, jobs, there, budget)
     strategy, facts, chosen = trainer or SUPERVISED, trainings.measured(), folds_of(fold, []) or None
     n_all = len(pipeline.splits(project, facts))
