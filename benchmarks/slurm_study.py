@@ -11,8 +11,8 @@ which fails what needs it; the command, given once more, does what is left. Then
 ``--jobs 2``. Both together take about a quarter of an hour on two cores that do nothing else.
 
 A row of ``benchmarks/results/slurm.jsonl``, all of it from this one run, says whether scores and weights are equal, job
-by job, and what Slurm costs: seconds in which a processor had nothing to do although a job could have run, and seconds
-that the preempted one stood in the queue again.
+by job, and what Slurm costs: seconds in which a processor had nothing to do although a job could have run, and
+seconds from the preemption until that training ran again, while others did.
 """
 
 from __future__ import annotations
@@ -122,8 +122,12 @@ def until(condition: Callable[[], bool], shell: subprocess.Popen[bytes]) -> None
         time.sleep(0.3)
 
 
-def disturbed(graph: GraphFolder, command: list[str]) -> list[int]:
-    """Runs the recipe on Slurm, a training preempted, one killed, and a shell; the exit codes of the shells."""
+def disturbed(graph: GraphFolder, command: list[str]) -> tuple[list[int], dict[str, float]]:
+    """Runs the recipe on Slurm, a training preempted, one killed, and a shell.
+
+    Returns:
+        The exit codes of the shells; and when the trainings were disturbed, in seconds since 1970.
+    """
 
     def starts(name: str) -> bool:
         events = [one for one in graph.states().values() if one.name == name] if graph.file.is_file() else []
@@ -134,15 +138,17 @@ def disturbed(graph: GraphFolder, command: list[str]) -> list[int]:
 
     first = subprocess.Popen(command, stdout=sys.stderr)
     until(lambda: has_saved(PREEMPTED), first)
+    cuts = {PREEMPTED: time.time()}
     subprocess.run(["scontrol", "requeue", str(graph.states()[PREEMPTED].job)], check=True)
     first.send_signal(signal.SIGKILL)
     codes = [first.wait()]
     second = subprocess.Popen(command, stdout=sys.stderr)
     until(lambda: has_saved(KILLED), second)
+    cuts[KILLED] = time.time()
     subprocess.run(["scancel", "--full", "--signal=KILL", str(graph.states()[KILLED].job)], check=True)
     codes.append(second.wait())
     codes.append(subprocess.run(command, check=False, stdout=sys.stderr).returncode)
-    return codes
+    return codes, cuts
 
 
 def table(results: Path) -> dict[str, Any]:
@@ -163,25 +169,31 @@ Span = tuple[float, float]
 """From when to when, in seconds since 1970."""
 
 
-def spans_of(graph: GraphFolder) -> dict[str, list[Span]]:
-    """By name of each task when it ran, whatever became of it; they note whole seconds."""
+def spans_of(graph: GraphFolder, cuts: dict[str, float]) -> dict[str, list[Span]]:
+    """By name of each task when it ran, whatever became of it; they note whole seconds.
+
+    One that was killed before it could note its end ended when it was disturbed.
+    """
     found: dict[str, list[Span]] = {}
     for sent in graph.read().submissions:
         for name, index in sent.tasks.items():
             events = read_events(graph.place.state(sent.array, index), sent.job)
-            starts = [float(event["time"]) for event in events if event["event"] == "started"]
-            ends = [float(event["time"]) for event in events if event["event"] != "started"]
-            found.setdefault(name, []).extend(zip(starts, ends, strict=False))
+            for number, event in enumerate(events):
+                if event["event"] == "started":
+                    after = events[number + 1] if number + 1 < len(events) else None
+                    has_end = after is not None and after["event"] != "started"
+                    end = float(after["time"]) if after is not None and has_end else cuts[name]
+                    found.setdefault(name, []).append((float(event["time"]), end))
     return found
 
 
-def idle_seconds(states: dict[str, State], graph: GraphFolder, cpus: int) -> float:
+def idle_seconds(states: dict[str, State], graph: GraphFolder, spans: dict[str, list[Span]]) -> float:
     """Seconds in which a processor had nothing to do although a task could have run, added up over processors.
 
-    A task that was preempted could not run before its last start: that time is counted by `requeued_seconds`.
+    A task that was preempted could not run before its last start: that time is told by itself.
     """
-    spans, last = spans_of(graph), graph.read().last()
-    waiting, running = list[Span](), [span for some in spans.values() for span in some]
+    last, waiting = graph.read().last(), list[Span]()
+    running = [span for some in spans.values() for span in some]
     for task in graph.read().tasks:
         ready = max([last[task.name].time, *(states[need].ended or 0.0 for need in task.needs)])
         if states[task.name].turns == 1 and (started := states[task.name].started) is not None:
@@ -189,22 +201,17 @@ def idle_seconds(states: dict[str, State], graph: GraphFolder, cpus: int) -> flo
     moments = sorted({moment for span in (*waiting, *running) for moment in span})
     idle = 0.0
     for begin, end in itertools.pairwise(moments):
-        busy, ready = (sum(span[0] <= begin and end <= span[1] for span in spans) for spans in (running, waiting))
-        idle += (end - begin) * max(0, min(cpus, busy + ready) - busy)
+        busy, ready = (sum(span[0] <= begin and end <= span[1] for span in some) for some in (running, waiting))
+        idle += (end - begin) * max(0, min(CPUS, busy + ready) - busy)
     return idle
-
-
-def requeued_seconds(spans: list[Span]) -> float:
-    """Seconds between the turns of a task, in which it stood in the queue again."""
-    return sum(after[0] - before[1] for before, after in itertools.pairwise(spans))
 
 
 def by_slurm(work: Path, words: list[object]) -> dict[str, Any]:
     """Runs the recipe on Slurm; what is told of that."""
     graph = GraphFolder(work / "results" / NAME / "cluster" / GRAPH)
     with some_slurm(work.parent) as which:
-        codes = disturbed(graph, program(*words, "--cluster", "slurm", "--cluster-set", "cpus=1,mem=2G"))
-    states = graph.states({})  # all have ended: their own notes tell it
+        codes, cuts = disturbed(graph, program(*words, "--cluster", "slurm", "--cluster-set", "cpus=1,mem=2G"))
+    states, spans = graph.states({}), spans_of(graph, cuts)  # all have ended: their own notes tell it
     seconds = max(one.ended or 0.0 for one in states.values()) - min(one.time for one in graph.read().submissions)
     return {
         "slurm": which,
@@ -213,8 +220,8 @@ def by_slurm(work: Path, words: list[object]) -> dict[str, Any]:
         "preempted": {PREEMPTED: states[PREEMPTED].turns},
         "killed": KILLED,
         "seconds_slurm": round(seconds, 1),
-        "idle_cpu_seconds": round(idle_seconds(states, graph, CPUS), 1),
-        "requeued_seconds": round(requeued_seconds(spans_of(graph)[PREEMPTED]), 1),
+        "idle_cpu_seconds": round(idle_seconds(states, graph, spans), 1),
+        "requeued_seconds": round(spans[PREEMPTED][-1][0] - cuts[PREEMPTED], 1),
     }
 
 
