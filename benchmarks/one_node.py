@@ -46,7 +46,10 @@ SlurmdParameters=config_overrides
 JobRequeue=1
 PropagateResourceLimits=NONE
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=64000 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2
 """
 """`RealMemory` is more than there may be: the tests' jobs take little, and Slurm only counts."""
 

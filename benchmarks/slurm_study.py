@@ -1,18 +1,18 @@
 """The recipe of two stages on real radiographs, by Slurm and without: the same table, and the time that Slurm takes.
 
-    python benchmarks/slurm_study.py --data DIR --work DIR [--epochs 2] [--iterations 3]
+    python benchmarks/slurm_study.py --data DIR --work NEW_FOLDER [--epochs 10] [--iterations 40]
 
 DIR of ``--data`` holds ``cxr_lung/montgomery``. Of its radiographs 12 train and 6 validate, with a network of two
-stages and 0.02 million parameters, for so few steps that most of the time goes into starting: what Slurm adds is then
-seen best. The recipe ``two_stage`` (16 trainings and a choice) is given to the Slurm of this machine, or to one of one
-node that is started for it (`one_node.py`; root, and the Debian packages slurm-wlm and munge), in one command. On the
-way a training is preempted (``scontrol requeue``), the submitting shell is killed and the command given again, and
-another training is killed (SIGKILL), which fails what needs it; the command, given once more, does what is left. Then
-the recipe runs without a cluster, ``--jobs 2``.
+stages and 0.02 million parameters. The recipe ``two_stage`` (16 trainings and a choice) is given to the Slurm of this
+machine, or to one of one node that is started for it (`one_node.py`; root, and the Debian packages slurm-wlm and
+munge), in one command. On the way a training that has saved a checkpoint is preempted (``scontrol requeue``), the
+submitting shell is killed and the command given again, and another training that has saved one is killed (SIGKILL),
+which fails what needs it; the command, given once more, does what is left. Then the recipe runs without a cluster,
+``--jobs 2``. Both together take about a quarter of an hour on two cores that do nothing else.
 
-A row of ``benchmarks/results/slurm.jsonl`` says whether scores and weights are equal, job by job, and how long a
-processor had nothing to do although a job could have run: what Slurm costs besides starting a process a job. A part
-that is done is not done again.
+A row of ``benchmarks/results/slurm.jsonl``, all of it from this one run, says whether scores and weights are equal, job
+by job, and what Slurm costs: seconds in which a processor had nothing to do although a job could have run, and
+seconds from the preemption until that training ran again, while others did.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from one_node import one_node, why_not
 from recording import append
 from small_plan import CONFIGURATION, add_small
 
-from selfcfg.cluster.graph import GraphFolder, read_events
-from selfcfg.cluster.states import State
+from selfcfg.cluster.graph import GraphFolder
+from selfcfg.cluster.states import State, read_events
 from selfcfg.files import read_json, write_json
 from selfcfg.recipes.kept import KEPT
 
@@ -122,24 +122,33 @@ def until(condition: Callable[[], bool], shell: subprocess.Popen[bytes]) -> None
         time.sleep(0.3)
 
 
-def disturbed(graph: GraphFolder, command: list[str]) -> list[int]:
-    """Runs the recipe on Slurm, a training preempted, one killed, and a shell; the exit codes of the shells."""
+def disturbed(graph: GraphFolder, command: list[str]) -> tuple[list[int], dict[str, float]]:
+    """Runs the recipe on Slurm, a training preempted, one killed, and a shell.
+
+    Returns:
+        The exit codes of the shells; and when the trainings were disturbed, in seconds since 1970.
+    """
 
     def starts(name: str) -> bool:
         events = [one for one in graph.states().values() if one.name == name] if graph.file.is_file() else []
         return bool(events) and events[0].state == "running"
 
+    def has_saved(name: str) -> bool:
+        return starts(name) and (graph.folder.parents[1] / GRAPH / name / "last.pt").is_file()
+
     first = subprocess.Popen(command, stdout=sys.stderr)
-    until(lambda: starts(PREEMPTED), first)
+    until(lambda: has_saved(PREEMPTED), first)
+    cuts = {PREEMPTED: time.time()}
     subprocess.run(["scontrol", "requeue", str(graph.states()[PREEMPTED].job)], check=True)
     first.send_signal(signal.SIGKILL)
     codes = [first.wait()]
     second = subprocess.Popen(command, stdout=sys.stderr)
-    until(lambda: starts(KILLED), second)
+    until(lambda: has_saved(KILLED), second)
+    cuts[KILLED] = time.time()
     subprocess.run(["scancel", "--full", "--signal=KILL", str(graph.states()[KILLED].job)], check=True)
     codes.append(second.wait())
     codes.append(subprocess.run(command, check=False, stdout=sys.stderr).returncode)
-    return codes
+    return codes, cuts
 
 
 def table(results: Path) -> dict[str, Any]:
@@ -156,70 +165,95 @@ def table(results: Path) -> dict[str, Any]:
     }
 
 
-def idle_seconds(states: dict[str, State], graph: GraphFolder, cpus: int) -> float:
+Span = tuple[float, float]
+"""From when to when, in seconds since 1970."""
+
+
+def spans_of(graph: GraphFolder, cuts: dict[str, float]) -> dict[str, list[Span]]:
+    """By name of each task when it ran, whatever became of it; they note whole seconds.
+
+    One that was killed before it could note its end ended when it was disturbed.
+    """
+    found: dict[str, list[Span]] = {}
+    for sent in graph.read().submissions:
+        for name, index in sent.tasks.items():
+            events = read_events(graph.place.state(sent.array, index), sent.job)
+            for number, event in enumerate(events):
+                if event["event"] == "started":
+                    after = events[number + 1] if number + 1 < len(events) else None
+                    has_end = after is not None and after["event"] != "started"
+                    end = float(after["time"]) if after is not None and has_end else cuts[name]
+                    found.setdefault(name, []).append((float(event["time"]), end))
+    return found
+
+
+def idle_seconds(states: dict[str, State], graph: GraphFolder, spans: dict[str, list[Span]]) -> float:
     """Seconds in which a processor had nothing to do although a task could have run, added up over processors.
 
-    Tasks note whole seconds. What stood in the queue before it was submitted again, or was preempted, is a task that
-    could not run then: its time counts from its last start on.
+    A task that was preempted could not run before its last start: that time is told by itself.
     """
-    waiting, running = list[tuple[float, float]](), list[tuple[float, float]]()
-    last = graph.read().last()
+    last, waiting = graph.read().last(), list[Span]()
+    running = [span for some in spans.values() for span in some]
     for task in graph.read().tasks:
-        one, sent = states[task.name], last[task.name]
-        events = read_events(graph.place.state(sent.array, sent.tasks[task.name]), sent.job)
-        starts = [float(event["time"]) for event in events if event["event"] == "started"]
-        ends = [float(event["time"]) for event in events if event["event"] != "started"]
-        if one.turns == 1:
-            waiting.append((max([sent.time, *(states[need].ended or 0.0 for need in task.needs)]), starts[0]))
-        running += zip(starts, ends, strict=False)
+        ready = max([last[task.name].time, *(states[need].ended or 0.0 for need in task.needs)])
+        if states[task.name].turns == 1 and (started := states[task.name].started) is not None:
+            waiting.append((ready, started))
     moments = sorted({moment for span in (*waiting, *running) for moment in span})
     idle = 0.0
     for begin, end in itertools.pairwise(moments):
-        busy, ready = (sum(span[0] <= begin and end <= span[1] for span in spans) for spans in (running, waiting))
-        idle += (end - begin) * max(0, min(cpus, busy + ready) - busy)
+        busy, ready = (sum(span[0] <= begin and end <= span[1] for span in some) for some in (running, waiting))
+        idle += (end - begin) * max(0, min(CPUS, busy + ready) - busy)
     return idle
+
+
+def by_slurm(work: Path, words: list[object]) -> dict[str, Any]:
+    """Runs the recipe on Slurm; what is told of that."""
+    graph = GraphFolder(work / "results" / NAME / "cluster" / GRAPH)
+    with some_slurm(work.parent) as which:
+        codes, cuts = disturbed(graph, program(*words, "--cluster", "slurm", "--cluster-set", "cpus=1,mem=2G"))
+    states, spans = graph.states({}), spans_of(graph, cuts)  # all have ended: their own notes tell it
+    seconds = max(one.ended or 0.0 for one in states.values()) - min(one.time for one in graph.read().submissions)
+    return {
+        "slurm": which,
+        "exit_codes": codes,
+        "jobs": len(states),
+        "preempted": {PREEMPTED: states[PREEMPTED].turns},
+        "killed": KILLED,
+        "seconds_slurm": round(seconds, 1),
+        "idle_cpu_seconds": round(idle_seconds(states, graph, spans), 1),
+        "requeued_seconds": round(spans[PREEMPTED][-1][0] - cuts[PREEMPTED], 1),
+    }
 
 
 def main() -> None:
     """Runs the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--iterations", type=int, default=3)
+    parser.add_argument("--work", type=Path, required=True, help="folder that is not there yet")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--iterations", type=int, default=40)
     given = parser.parse_args()
+    if given.work.exists():
+        raise SystemExit(f"{given.work} is there already: every number of a row is to be of one run")
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     there, here = given.work / "there", given.work / "here"
     prepared(given.data, there)
-    if not here.is_dir():
-        shutil.copytree(there, here)
-    words = recipe(there, given.epochs, given.iterations)
-    graph, done = GraphFolder(there / "results" / NAME / "cluster" / GRAPH), there / "done.json"
-    if not done.is_file():
-        with some_slurm(given.work) as which:
-            codes = disturbed(graph, program(*words, "--cluster", "slurm", "--cluster-set", "cpus=1,mem=2G"))
-        write_json(done, {"slurm": which, "exit_codes": codes})
-    states = graph.states({})  # all have ended: their own notes tell it
-    if not (known := here / "done.json").is_file():
-        began = time.time()
-        ours(*recipe(here, given.epochs, given.iterations), "--jobs", CPUS)
-        write_json(known, {"seconds_without": round(time.time() - began, 1)})
-    tables = [table(place / "results" / NAME) for place in (there, here)]
-    by_slurm = max(one.ended or 0.0 for one in states.values()) - min(one.time for one in graph.read().submissions)
+    shutil.copytree(there, here)
+    told = by_slurm(there, recipe(there, given.epochs, given.iterations))
+    began = time.time()
+    ours(*recipe(here, given.epochs, given.iterations), "--jobs", CPUS)
+    without = round(time.time() - began, 1)
+    first, second = (table(place / "results" / NAME) for place in (there, here))
     row = {
-        **read_json(done),
         "epochs": given.epochs,
         "iterations": given.iterations,
-        "jobs": len(states),
-        "preempted": {PREEMPTED: states[PREEMPTED].turns},
-        "killed": KILLED,
-        "equal_scores": [tables[0][part] == tables[1][part] for part in ("candidates", "kept", "student")],
-        "equal_weights": sum(tables[0]["weights"].get(name) == one for name, one in tables[1]["weights"].items()),
-        "trainings": len(tables[1]["weights"]),
-        "student": tables[0]["student"],
-        "seconds_slurm": round(by_slurm, 1),
-        **read_json(known),
-        "idle_cpu_seconds": round(idle_seconds(states, graph, CPUS), 1),
+        **told,
+        "seconds_without": without,
+        "equal_scores": [first[part] == second[part] for part in ("candidates", "kept", "student")],
+        "equal_weights": sum(first["weights"].get(name) == one for name, one in second["weights"].items()),
+        "trainings": len(second["weights"]),
+        "candidates": first["candidates"],
+        "student": first["student"],
     }
     append(RESULTS, row)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption
+from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption, Here
 from selfcfg.cli.options import (
     ConfigurationOption,
     DatasetArgument,
@@ -123,7 +123,7 @@ def label_efficiency(
         elsewhere=cluster is not None,
     )
     speaker, project = Speaker(as_json), open_project(dataset, workspace)
-    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, device)
+    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, Here(device, jobs, only))
     _compare(speaker, project, wanted, out or project.results / "label-efficiency", _How(jobs, keep, only, there))
 
 
@@ -143,9 +143,8 @@ def _compare(speaker: Speaker, project: Project, wanted: LabelEfficiency, folder
     from selfcfg.engine.label_efficiency.results import read_results  # noqa: PLC0415
 
     folder = folder.absolute()
-    words = _words(wanted, folder, how.keep) if how.cluster else []
     if how.cluster and how.cluster.kind == "slurm":
-        _prepare(how.cluster, wanted, folder.name, words)
+        _prepare(how.cluster, wanted, folder, how.keep)
     opened = open_benchmark(project, wanted, folder)
     cases = f"{len(opened.train)} training cases, {len(opened.test)} test cases"
     speaker.say(f"{project.name}: {counted(len(opened.jobs()), 'job')}, {cases}")
@@ -153,27 +152,29 @@ def _compare(speaker: Speaker, project: Project, wanted: LabelEfficiency, folder
         run_alone(opened, how.only, keep=how.keep)
         speaker.done({"benchmark": str(folder), "job": how.only})
     elif how.cluster:
-        from selfcfg.engine.cluster.graphs import benchmark_tasks  # noqa: PLC0415
+        from selfcfg.engine.cluster.benchmarks import benchmark_name, benchmark_tasks  # noqa: PLC0415
 
-        if how.cluster.run(folder.name, benchmark_tasks(how.cluster.caller, opened, words)):
+        tasks = benchmark_tasks(how.cluster.caller, opened, _options(wanted, how.keep))
+        if how.cluster.run(benchmark_name(project, folder), tasks):
             done = {result.name: result for result in read_results(folder)}
             _tell(speaker, opened, Finished([done[job.name] for job in opened.jobs()], {}))
     else:
         _tell(speaker, opened, run_benchmark(opened, jobs=how.jobs, keep=how.keep))
 
 
-def _words(wanted: LabelEfficiency, folder: Path, keep: bool) -> list[str]:
+def _options(wanted: LabelEfficiency, keep: bool) -> list[str]:
     """The benchmark as options."""
     from selfcfg.engine.cluster.commands import benchmark_options  # noqa: PLC0415
 
-    return [*benchmark_options(wanted), "--out", str(folder), *(["--keep"] if keep else [])]
+    return [*benchmark_options(wanted), *(["--keep"] if keep else [])]
 
 
-def _prepare(cluster: Cluster, wanted: LabelEfficiency, name: str, words: list[str]) -> None:
+def _prepare(cluster: Cluster, wanted: LabelEfficiency, folder: Path, keep: bool) -> None:
     """Has a job preprocess what the benchmark reads, so that it can be opened here."""
-    from selfcfg.engine.cluster.graphs import preparing_task  # noqa: PLC0415
+    from selfcfg.engine.cluster.benchmarks import benchmark_name, preparing_task  # noqa: PLC0415
 
-    cluster.run(f"{name}-prepare", [preparing_task(cluster.caller, words, wanted.configuration, wanted.planner)])
+    task = preparing_task(cluster.caller, wanted, folder, _options(wanted, keep))
+    cluster.run(f"{benchmark_name(cluster.caller.project, folder)}-prepare", [task])
 
 
 @benchmark.command("distillation")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -40,6 +40,37 @@ ClusterSetOption = Annotated[
 ]
 
 
+class Here(NamedTuple):
+    """How a command was to run on this machine.
+
+    Args:
+        device: such as "cpu" or "cuda:0"; None: the best there is.
+        jobs: processes at most; 0: nothing was said.
+        only: the job that is to run alone; None: all.
+    """
+
+    device: str | None
+    jobs: int = 0
+    only: str | None = None
+
+    def refuse_with(self, kind: ClusterKind) -> None:
+        """Nothing, where all of it can be meant for the jobs of a cluster.
+
+        Raises:
+            UsageError: something cannot; names it, and what to say instead.
+        """
+        asked, number = f"--cluster {kind}", (self.device or "").partition(":")[2]
+        if self.only is not None:
+            found = "one submits all jobs, the other runs one here"
+            raise UsageError(f"{asked} --only {self.only}", found, "drop one")
+        if self.jobs:
+            remedy = "leave it out; the cores of a job: --cluster-set cpus=4"
+            raise UsageError(f"{asked} --jobs {self.jobs}", "Slurm decides how many jobs run at once", remedy)
+        if number not in ("", "0"):
+            remedy = "write --device cuda; a kind of GPU: --cluster-set gpus=a100:1"
+            raise UsageError(f"{asked} --device {self.device}", "a job sees its own GPUs only, counted from 0", remedy)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Where the jobs of a command go.
@@ -62,17 +93,18 @@ class Cluster:
         speaker: Speaker,
         project: Project,
         workspace: Path | None,
-        device: str | None,
+        here: Here,
     ) -> Cluster | None:
         """What the options say; None: the jobs are run here.
 
         Raises:
-            UsageError: options of sbatch without a cluster, or no Slurm on this machine.
+            UsageError: options of sbatch without a cluster, options of this machine with one, or no Slurm here.
         """
         if kind is None:
             if given:
                 raise UsageError("--cluster-set", "no cluster was named", "add --cluster slurm, or leave it out")
             return None
+        here.refuse_with(kind)
         from selfcfg.cluster import slurm  # noqa: PLC0415
         from selfcfg.cluster.site import Site  # noqa: PLC0415
         from selfcfg.engine.cluster.commands import Caller, workspace_variables  # noqa: PLC0415
@@ -82,7 +114,7 @@ class Cluster:
             slurm.refuse_without()
         place = Workspace.at(workspace)
         site = Site.here(given or (), KINDS, workspace_variables(place))
-        gpus = 0 if device == "cpu" or slurm.has_gpus() is False else 1
+        gpus = 0 if here.device == "cpu" or slurm.has_gpus() is False else 1
         return cls(kind, Caller(project, place, site, gpus), speaker)
 
     def folder(self, name: str) -> Path:
@@ -97,9 +129,9 @@ class Cluster:
         Raises:
             SelfcfgError: something would make training go wrong; what it is stands in the log.
         """
-        from selfcfg.engine.cluster.graphs import dataset_state, measuring_tasks  # noqa: PLC0415
+        from selfcfg.engine.cluster.graphs import measuring_tasks  # noqa: PLC0415
 
-        self.run(f"measure-{dataset_state(self.caller.project)}", measuring_tasks(self.caller))
+        self.run("measure", measuring_tasks(self.caller))
 
     def run(self, name: str, tasks: Sequence[Task]) -> bool:
         """Whether all tasks are done: submitted and waited for; else the scripts that do them are written.
@@ -145,18 +177,21 @@ def status(
 ) -> None:
     """Shows how far the jobs on a cluster are: waiting, running, done, failed, with times."""
     from selfcfg.cluster import slurm  # noqa: PLC0415
-    from selfcfg.cluster.graph import GraphFolder, find_graph, graphs_of  # noqa: PLC0415
+    from selfcfg.cluster.finding import find_graph, graphs_of  # noqa: PLC0415
+    from selfcfg.cluster.graph import GraphFolder  # noqa: PLC0415
     from selfcfg.cluster.states import counts, table, tail  # noqa: PLC0415
 
     speaker, results = Speaker(as_json), Workspace.at(workspace).results
     graphs = graphs_of(results) if graph is None else [find_graph(results, graph)]
     if not graphs:
         raise UsageError("status", f"no jobs were submitted from {results.parent}", "add --cluster slurm to a training")
-    queue = slurm.queue()
+    users = {one.folder: GraphFolder(one.folder).read().user for one in graphs}
+    queue = slurm.queue(sorted(set(users.values())))
     told = []
     for one in graphs:
-        states = GraphFolder(one.folder).states(queue)
-        speaker.say(f"{one.name}: {counts(states)}")
+        states, owner = GraphFolder(one.folder).states(queue), users[one.folder]
+        whose = f", jobs of {owner}, as far as Slurm shows them to you" if owner != slurm.user() else ""
+        speaker.say(f"{one.name}: {counts(states)}{whose}")
         if graph is not None:
             speaker.say(table(states, time.time()))
             for state in states.values():
@@ -175,7 +210,8 @@ def cancel(
     debug: DebugOption = False,
 ) -> None:
     """Ends all jobs of a graph that wait or run; what is done stays, and the command that submitted them goes on."""
-    from selfcfg.cluster.graph import GraphFolder, find_graph  # noqa: PLC0415
+    from selfcfg.cluster.finding import find_graph  # noqa: PLC0415
+    from selfcfg.cluster.graph import GraphFolder  # noqa: PLC0415
 
     speaker = Speaker(as_json)
     found = find_graph(Workspace.at(workspace).results, graph)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfcfg.cli.budget import Budget
-from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption
+from selfcfg.cli.clusters import Cluster, ClusterOption, ClusterSetOption, Here
 from selfcfg.cli.options import (
     ConfigurationOption,
     DatasetArgument,
@@ -154,7 +154,7 @@ def train(
     share = shared_by(devices, nodes, rendezvous, max_restarts, recipe=recipe, time_budget=time_budget, cluster=cluster)
     given = {"trainer": trainer, "init": init, "teacher": teacher, "previous": previous, "time_budget": time_budget}
     said = None if recipe is None else recipe_of(recipe, settings, **given)
-    refuse_only(only, recipe, cluster)
+    refuse_only(only, recipe)
     request = TrainRequest(
         configuration=configuration,
         planner=planner,
@@ -170,7 +170,7 @@ def train(
         probabilities=keeping(save_probabilities, for_select),
     )
     project, speaker, folds = open_project(dataset, workspace), Speaker(as_json), folds_of(fold, [0])
-    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, device)
+    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, Here(device, jobs, only))
     trainings = Trainings.on(speaker, project, workspace, jobs, there, Budget.of(time_budget))
     if said is not None:
         trainings.recipe(request, said, folds, only=only)
@@ -224,7 +224,7 @@ def plan_and_train(
 
     speaker, budget, project = Speaker(as_json), Budget.of(time_budget), open_project(dataset, workspace)
     recipe_said = None if recipe is None else recipe_of(recipe, settings, trainer=trainer, time_budget=time_budget)
-    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, device)
+    there = Cluster.of(cluster, cluster_set, speaker, project, workspace, Here(device, jobs))
     trainings = Trainings.on(speaker, project, workspace, jobs, there, budget)
     strategy, facts, chosen = trainer or SUPERVISED, trainings.measured(), folds_of(fold, []) or None
     n_all = len(pipeline.splits(project, facts))
@@ -273,13 +273,11 @@ def unlabelled_sets(given: list[str] | None, workspace: Path | None) -> tuple[Un
     return tuple(found)
 
 
-def refuse_only(only: str | None, recipe: str | None, cluster: str | None) -> None:
-    """Raises where one job alone is asked for, and there are none, or all are to be submitted.
+def refuse_only(only: str | None, recipe: str | None) -> None:
+    """Raises where one job alone is asked for, and there are none.
 
     Raises:
-        UsageError: says which option does not go with it.
+        UsageError: says which option is missing.
     """
     if only is not None and recipe is None:
         raise UsageError(f"--only {only}", "jobs have names in a recipe", "name it with --recipe, or give --fold")
-    if only is not None and cluster is not None:
-        raise UsageError(f"--only {only} --cluster {cluster}", "one runs a job here, the other submits all", "drop one")

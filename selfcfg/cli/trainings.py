@@ -153,7 +153,8 @@ class Trainings:
         from selfcfg.engine.recipes.alone import places_of  # noqa: PLC0415
 
         name = opened.graph.folder.name
-        file = cluster.folder(name) / RECIPE  # recipe.json of the results follows what is trained there later
+        # jobs that wait read theirs, whatever is trained there later
+        file = cluster.folder(name) / f"{Path(RECIPE).stem}-{opened.recipe.content_hash()[:8]}.json"
         opened.recipe.write(file)
         tasks = recipe_tasks(cluster.caller, opened.graph, request, file, folds, select=is_followed())
         if not cluster.run(name, tasks):

@@ -2,77 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from selfcfg.cluster import slurm
 from selfcfg.cluster.arrays import Array, arrays_of
 from selfcfg.cluster.scripts import Place, job_name, write_script, write_submit
 from selfcfg.cluster.site import Site
 from selfcfg.cluster.slurm import Queued
-from selfcfg.cluster.states import State, borne, state_of
+from selfcfg.cluster.states import State, read_events, state_of
+from selfcfg.cluster.submissions import Graph, Submission
 from selfcfg.cluster.tasks import Task, in_order
-from selfcfg.errors import UsageError, listed, nearest
-from selfcfg.records import Record
+from selfcfg.errors import UsageError
 
 GRAPH, FOLDER = "graph.json", "cluster"
 """The file of a graph; and the folder in a dataset's results in which each graph has one."""
-
-
-class Submission(Record):
-    """An array of tasks that Slurm was given, or was about to be.
-
-    Args:
-        array: name of its script.
-        tasks: by name, the index in the array.
-        is_array: whether it is one for Slurm.
-        job: Slurm's id; None: it is not known whether Slurm was given it.
-        time: seconds since 1970.
-        cancelled: names of those of the tasks that were ended on request.
-    """
-
-    array: str
-    tasks: dict[str, int]
-    is_array: bool
-    job: str | None = None
-    time: float
-    cancelled: tuple[str, ...] = ()
-
-    def id_of(self, task: str) -> str:
-        """Slurm's id of a task."""
-        return f"{self.job}_{self.tasks[task]}" if self.is_array else str(self.job)
-
-
-class Graph(Record):
-    """Tasks, and what became of them.
-
-    Args:
-        key: a text that tells the jobs of this graph from all others in the queue.
-        command: what was typed.
-        tasks: in an order in which each comes after those that it needs.
-        submissions: in order; of a task the last one counts.
-    """
-
-    key: str
-    command: tuple[str, ...]
-    tasks: tuple[Task, ...]
-    submissions: tuple[Submission, ...] = ()
-
-    def last(self) -> dict[str, Submission]:
-        """By name of each task that was submitted, its last submission."""
-        return {name: one for one in self.submissions for name in one.tasks}
-
-
-class Found(NamedTuple):
-    """A graph on disk."""
-
-    name: str
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -101,13 +48,16 @@ class GraphFolder:
 
     def states(self, queue: Mapping[str, Queued] | None = None) -> dict[str, State]:
         """By name, how far each task is; `queue`: what Slurm says, asked for where it is not given."""
-        queue = slurm.queue() if queue is None else queue  # before the files: what ends in between is seen in these
-        graph = self.read()
+        # the queue before the files: what ends in between is seen in these
+        queue = slurm.queue([self.read().user]) if queue is None else queue
+        return self._states(self._known(queue), queue)
+
+    def _states(self, graph: Graph, queue: Mapping[str, Queued]) -> dict[str, State]:
         last, found = graph.last(), dict[str, State]()
         for task in graph.tasks:
             submission = last.get(task.name)
             needs = [found[name] for name in task.after if name in found]
-            if submission is None or submission.job is None:
+            if submission is None:
                 found[task.name] = State(name=task.name, state="not submitted")
                 continue
             index, job = submission.tasks[task.name], submission.id_of(task.name)
@@ -136,23 +86,19 @@ class GraphFolder:
             command: what was typed.
 
         Raises:
-            UsageError: a task runs, or waits, that is to be another now.
+            UsageError: a task runs, or waits, that is to be another now; or the graph is another user's.
             SelfcfgError: Slurm cannot be asked, or refuses a job; what it took goes on, and is found by the next call.
         """
         from filelock import FileLock  # noqa: PLC0415 - only who submits pays for it
 
+        self._refuse_another("submit")
         self.place.make_ready()
         with FileLock(self.folder / ".lock"):
-            queue = slurm.queue()
+            queue = slurm.queue([slurm.user()])
             graph = self._merged(tasks, command, queue)
-            states = self.states(queue)
-            names = {task.name for task in tasks}
-            spared = borne([task for task in graph.tasks if task.name in names], states)
-            wanted = {
-                task.name
-                for task in tasks
-                if not states[task.name].is_open and states[task.name].state != "done" and task.name not in spared
-            }
+            graph.write(self.file)
+            states = self._states(graph, queue)
+            wanted = graph.due({task.name for task in tasks}, states)
             before = {name: str(one.job) for name, one in states.items() if one.is_open}
             turn = 1 + max((int(one.array.partition("-")[0]) for one in graph.submissions), default=-1)
             arrays = arrays_of((task for task in graph.tasks if task.name in wanted), before, turn)
@@ -175,57 +121,58 @@ class GraphFolder:
         return made
 
     def _merged(self, tasks: Sequence[Task], command: Sequence[str], queue: Mapping[str, Queued]) -> Graph:
-        """The graph on disk, with what a shell that crashed did not write down, and with the tasks as they are now."""
-        wanted = {task.name: task for task in tasks}
+        """The graph with the tasks as they are now.
+
+        Raises:
+            UsageError: one that is to be another now waits or runs.
+        """
         if not self.file.is_file():
-            graph = Graph(key=uuid.uuid4().hex[:8], command=tuple(command), tasks=tuple(in_order(tasks)))
-            graph.write(self.file)
-            return graph
-        graph = self.read()
-        by_name = {one.name: one.job.partition("_")[0] for one in queue.values()}
-        graph = graph.model_copy(update={"submissions": tuple(self._known(graph, by_name))})
-        graph.write(self.file)
-        states = self.states(queue)
+            key = uuid.uuid4().hex[:8]
+            return Graph(key=key, user=slurm.user(), command=tuple(command), tasks=tuple(in_order(tasks)))
+        graph, wanted = self._known(queue), {task.name: task for task in tasks}
+        states = self._states(graph, queue)
         for task in graph.tasks:
             now = wanted.get(task.name, task)
-            if now.command == task.command:
-                continue
-            if states[task.name].is_open:
-                found = f"'{task.name}' waits or runs there with another command"
+            if states[task.name].is_open and not now.is_like(task):
+                other = "for data, a plan or settings that" if now.command == task.command else "with a command that"
+                found = f"'{task.name}' waits or runs there {other} changed since"
                 raise UsageError(f"submit {self.folder.name}", found, f"wait for it, or selfcfg cancel {self.folder}")
-        stay = [task for task in graph.tasks if task.name not in wanted]
-        changes = {"tasks": tuple(in_order([*stay, *tasks])), "command": tuple(command)}
-        changed = {name for name, task in wanted.items() if _differs(task, graph)}
-        submissions = tuple(
-            one.model_copy(update={"tasks": {name: index for name, index in one.tasks.items() if name not in changed}})
-            for one in graph.submissions
-        )
-        graph = graph.model_copy(update={**changes, "submissions": submissions})
-        graph.write(self.file)
-        return graph
+        return graph.changed_to(tasks, command)
 
-    def _known(self, graph: Graph, by_name: Mapping[str, str]) -> Iterator[Submission]:
-        """The submissions that Slurm got; the id of one that was not written down is in its queue, or in its lines."""
+    def _known(self, queue: Mapping[str, Queued]) -> Graph:
+        """The graph on disk with what Slurm got of it.
+
+        A shell that died in between did not write down the id: it is in Slurm's queue, or in the lines of the task.
+        """
+        graph = self.read()
+        by_name, known = {one.name: one.job.partition("_")[0] for one in queue.values()}, list[Submission]()
         for one in graph.submissions:
-            if one.job is not None:
-                yield one
-                continue
-            events = (read_events(self.place.state(one.array, index), None) for index in one.tasks.values())
-            job = by_name.get(job_name(graph.key, one.array)) or next((each[0]["job"] for each in events if each), None)
-            if job is not None:
-                yield one.model_copy(update={"job": job})
+            lines = (read_events(self.place.state(one.array, index), None) for index in one.tasks.values())
+            told = one.job or by_name.get(job_name(graph.key, one.array))
+            if job := told or next((each[0]["job"] for each in lines if each), None):
+                known.append(one.model_copy(update={"job": job}))
+        return graph.model_copy(update={"submissions": tuple(known)})
+
+    def _refuse_another(self, doing: str) -> None:
+        """Raises where the graph is another user's: their jobs are not ours to see everywhere, nor to end."""
+        if self.file.is_file() and (owner := self.read().user) != slurm.user():
+            remedy = f"have {owner} do it; when all is done, the same command without --cluster tells the scores"
+            raise UsageError(f"{doing} {self.folder.name}", f"its jobs are those of the user '{owner}'", remedy)
 
     def cancel(self) -> list[str]:
         """Ends what waits or runs; the names of these tasks.
 
         Raises:
+            UsageError: the graph is another user's.
             SelfcfgError: Slurm does not do it.
         """
         from filelock import FileLock  # noqa: PLC0415
 
+        self._refuse_another("cancel")
         with FileLock(self.folder / ".lock"):
-            graph, queue = self.read(), slurm.queue()
-            states = self.states(queue)
+            queue = slurm.queue([slurm.user()])
+            graph = self._known(queue)
+            states = self._states(graph, queue)
             names = [name for name, one in states.items() if one.is_open]
             last = graph.last()
             submissions = tuple(
@@ -247,49 +194,3 @@ class GraphFolder:
         for array in arrays:
             write_script(self.place, key, array, site)
         return write_submit(self.place, arrays)
-
-
-def _differs(task: Task, graph: Graph) -> bool:
-    return any(one.name == task.name and one.command != task.command for one in graph.tasks)
-
-
-def read_events(file: Path, job: str | None) -> list[dict[str, str]]:
-    """The lines that a task wrote of itself in the job of an id, or in any; a line that is cut short is left out."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if job is None or event["job"] == job:
-            found.append(event)
-    return found
-
-
-def graphs_of(results: Path) -> list[Found]:
-    """The graphs of all datasets; each is named by the dataset's folder and its own."""
-    files = sorted(results.glob(f"*/{FOLDER}/*/{GRAPH}"))
-    return [Found(f"{file.parents[2].name}/{file.parent.name}", file.parent) for file in files]
-
-
-def find_graph(results: Path, given: str) -> Found:
-    """The graph of a name, with or without the dataset's, or in a folder.
-
-    Raises:
-        UsageError: there is none, or several.
-    """
-    every = graphs_of(results)
-    path = Path(given)
-    if (path / GRAPH).is_file():
-        return Found(path.name, path)
-    fitting = [one for one in every if given in (one.name, one.folder.name)]
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
-        raise UsageError(f"graph '{given}'", f"there are {listed(one.name for one in fitting)}", "name one of them")
-    remedy = nearest(given, [one.name for one in every])
-    raise UsageError(f"graph '{given}'", f"there is none in {results}", remedy)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from selfcfg.cluster.arrays import Array
 from selfcfg.cluster.site import Site
+from selfcfg.cluster.tasks import Task
 from selfcfg.files import write_text
 
 BODY = r"""
@@ -18,27 +19,43 @@ note() { # event, exit code: a line that tells how far the job is, for selfcfg s
 }
 
 # SIGUSR1 comes before the time limit (--signal above), or where a site preempts with the user's signal: the command is
-# asked to save, and the job is put back into the queue, where it goes on. SIGTERM (preemption, scancel) reaches the
-# command by itself; then it is Slurm that puts the job back, or does not.
+# asked to save, and the job is put back into the queue, where it goes on. At the limit only where this turn has kept
+# something: else it would begin anew for ever. SIGTERM (preemption, scancel) reaches the command by itself, at the
+# latest with the end of the site's grace time; then it is Slurm that puts the job back, or does not.
 asked=
 child=
-trap 'asked=1; [ -z "$child" ] || kill -TERM "$child"' USR1
+trap 'asked=$(date +%s); [ -z "$child" ] || kill -TERM "$child"' USR1
 trap : TERM
 
 note started 0
+ends=${SLURM_JOB_END_TIME:-$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e)" +%s 2>/dev/null)}
 run &
 child=$!
 [ -z "$asked" ] || kill -TERM "$child"
 while kill -0 "$child" 2>/dev/null; do wait "$child"; done
 wait "$child"
 code=$?
-if [ -n "$asked" ] && [ "$code" -ne 0 ] && scontrol requeue "$SLURM_JOB_ID"; then
-  note requeued "$code"
-else
-  note ended "$code"
+if [ -n "$asked" ] && [ "$code" -ne 0 ]; then
+  if [ "$asked" -ge "$((${ends:-0} - warning))" ] && ! kept; then
+    echo "its time limit came before it had kept anything: give it more, --cluster-set $kind.time=HH:MM:SS" >&2
+    note overdue "$code"
+    exit "$code"
+  fi
+  if scontrol requeue "$SLURM_JOB_ID"; then
+    note requeued "$code"
+    exit "$code"
+  fi
 fi
+note ended "$code"
 exit "$code"
 """
+
+
+EARLY = 90
+"""Seconds by which Slurm may send the signal of the time limit too early; it looks every minute."""
+
+BEGINNING = (".*", "run.json", "plan.json", "log.jsonl")
+"""Names of files that are written when a training goes on, before it has done anything."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +124,8 @@ def write_script(place: Place, graph: str, array: Array, site: Site) -> Path:
     lines += ['export OMP_NUM_THREADS="${SLURM_CPUS_PER_TASK:-1}"', f"cd {shlex.quote(str(site.folder))} || exit 1"]
     lines += [f'selfcfg() {{ exec {shlex.join(site.program)} "$@"; }}']
     state = place.folder / "state" / array.name
-    lines += [f'state={shlex.quote(str(state))}."${{SLURM_ARRAY_TASK_ID:-0}}".jsonl', "run() {"]
-    lines += ['  case "${SLURM_ARRAY_TASK_ID:-0}" in']
-    for index, task in array.tasks.items():
-        number = index if array.is_array else 0
-        lines += [f"  {number}) # {task.name}", f"    selfcfg {shlex.join(task.command)} ;;"]
-    lines += ["  esac", "}"]
+    lines += [f'state={shlex.quote(str(state))}."${{SLURM_ARRAY_TASK_ID:-0}}".jsonl']
+    lines += [f"kind={kind} warning={site.warning + EARLY}", *_run(array), *_kept(array)]
     write_text(place.script(array.name), "\n".join(lines) + "\n" + BODY)
     return place.script(array.name)
 
@@ -131,6 +144,30 @@ def write_submit(place: Place, arrays: Sequence[Array]) -> Path:
     file = place.folder / "submit.sh"
     write_text(file, "\n".join(lines) + "\n")
     return file
+
+
+def _run(array: Array) -> list[str]:
+    """A function that does the task of this job."""
+    lines = ["run() {", '  case "${SLURM_ARRAY_TASK_ID:-0}" in']
+    for number, task in _numbered(array):
+        lines += [f"  {number}) # {task.name}", f"    selfcfg {shlex.join([*task.command, *task.options])} ;;"]
+    unknown = 'echo "no task of this script has the index ${SLURM_ARRAY_TASK_ID:-0}" >&2'
+    return [*lines, "  *)", f"    {unknown}", "    exit 2 ;;", "  esac", "}"]
+
+
+def _kept(array: Array) -> list[str]:
+    """A function that tells whether the task of this job has written anything in this turn that it can go on from."""
+    lines = ["kept() {", "  local places=()", '  case "${SLURM_ARRAY_TASK_ID:-0}" in']
+    for number, task in _numbered(array):
+        lines += [f"  {number}) places=({shlex.join(map(str, task.keeps))}) ;;"] if task.keeps else []
+    others = " ".join(f"! -name {shlex.quote(name)}" for name in BEGINNING)
+    found = f'find "${{places[@]}}" -type f -newer "$state" {others} -print -quit 2>/dev/null'
+    return [*lines, "  esac", f'  [ ${{#places[@]}} -gt 0 ] && [ -n "$({found})" ]', "}"]
+
+
+def _numbered(array: Array) -> list[tuple[int, Task]]:
+    """The tasks with the index that each has in the script."""
+    return [(index if array.is_array else 0, task) for index, task in array.tasks.items()]
 
 
 def _quoted(value: str) -> str:

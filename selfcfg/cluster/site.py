@@ -16,6 +16,9 @@ from selfcfg.records import Record
 NAMES = {"cpus": "cpus-per-task", "gpus": "gres"}
 """Our short words and what sbatch calls them; a number of GPUs is written as gres, which every version knows."""
 
+LEFT_OUT = "none"
+"""The value of an option of ours that is not to be given to sbatch at all: some sites refuse one."""
+
 OURS = ("setup", "shards")
 """What is said among the options, and is none of sbatch."""
 
@@ -112,7 +115,10 @@ class Site(Record):
         for key, value in self.said(kind).items():
             if key not in OURS:
                 found[NAMES.get(key, key)] = _gres(value) if key == "gpus" else value
-        return {key: value for key, value in found.items() if value or key not in ("gres",)}
+        if "mem-per-cpu" in found or "mem-per-gpu" in found:
+            found["mem"] = self.said(kind).get("mem", LEFT_OUT)
+        left_out = {"gres": "", "mem": LEFT_OUT, "time": LEFT_OUT}
+        return {key: value for key, value in found.items() if left_out.get(key) != value}
 
 
 def environment_of(variables: Iterable[str]) -> dict[str, str]:

@@ -42,13 +42,23 @@ class Queued(NamedTuple):
         return self.state in ALIVE and self.reason != "DependencyNeverSatisfied"
 
 
-def queue() -> dict[str, Queued]:
-    """The user's jobs, by id; those that ended a short while ago (a site's MinJobAge, 5 minutes) are among them.
+def user() -> str:
+    """The name by which Slurm knows the jobs of who runs this program; a number where the machine has no name."""
+    import pwd  # noqa: PLC0415 - not on every system, but wherever Slurm runs
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def queue(users: Iterable[str]) -> dict[str, Queued]:
+    """The jobs of some users, by id; those that ended a short while ago (a site's MinJobAge, 5 minutes) are among them.
 
     Raises:
         SelfcfgError: Slurm cannot be asked.
     """
-    answer = _ask("squeue", ["-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", "%i|%j|%T|%r"])
+    answer = _ask("squeue", ["-h", "-r", "-t", "all", "-u", ",".join(users), "-o", "%i|%j|%T|%r"])
     rows = [line.strip().split("|", 3) for line in answer.splitlines() if line.count("|") >= 3]
     return {row[0]: Queued(*row) for row in rows}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -66,6 +67,23 @@ class State(Record):
         return self.state in OPEN
 
 
+def read_events(file: Path, job: str | None) -> list[dict[str, str]]:
+    """The lines that a task wrote of itself in the job of an id, or in any; a line that is cut short is left out."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if job is None or event["job"] == job:
+            found.append(event)
+    return found
+
+
 def state_of(
     name: str, queued: Queued | None, events: Sequence[Mapping[str, str]], *, needs: Sequence[State], given: State
 ) -> State:
@@ -99,8 +117,8 @@ def state_of(
 def _judged(
     queued: Queued | None, last: Mapping[str, str] | None, needs: Sequence[State], given: State
 ) -> tuple[Word, str]:
-    ended_with = int(last["code"]) if last is not None and last["event"] == "ended" else None
-    if ended_with == 0 or (queued is not None and queued.state == "COMPLETED"):
+    is_well = last is not None and last["event"] == "ended" and int(last["code"]) == 0
+    if is_well or (queued is not None and queued.state == "COMPLETED"):
         return "done", ""
     if queued is not None and queued.is_alive:
         waits: tuple[Word, str] = ("waiting", "back in the queue" if last is not None else queued.reason)
@@ -108,7 +126,7 @@ def _judged(
     if given.cancelled:
         return "cancelled", "on request"
     said = SAID.get(queued.state, "") if queued is not None else ""
-    return _never_began(queued, needs, said) if last is None else ("failed", said or _ended(ended_with))
+    return _never_began(queued, needs, said) if last is None else ("failed", _ended(last, said))
 
 
 def _never_began(queued: Queued | None, needs: Sequence[State], said: str) -> tuple[Word, str]:
@@ -117,9 +135,13 @@ def _never_began(queued: Queued | None, needs: Sequence[State], said: str) -> tu
     return "cancelled" if queued is None or queued.state == "CANCELLED" else "failed", said
 
 
-def _ended(code: int | None) -> str:
-    if code is None:
-        return "it was killed: by hand, for want of memory or time, or with its machine"
+def _ended(last: Mapping[str, str], said: str) -> str:
+    """Why a task ended that did not end well; `said`: what Slurm says of it."""
+    if last["event"] == "overdue":
+        return "its time limit came before it had kept anything (more: --cluster-set time=...)"
+    if said or last["event"] != "ended":
+        return said or "it was killed: by hand, for want of memory or time, or with its machine"
+    code = int(last["code"])
     return "it was stopped, and saved where it was" if code == Stopped.exit_code else f"exit code {code}"
 
 

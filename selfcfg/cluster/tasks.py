@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from selfcfg.records import Record
 
@@ -29,7 +30,12 @@ class Task(Record):
     Args:
         name: no other task of the graph has it.
         kind: what it is, such as "train"; tasks of one kind that take the same may become an array.
-        command: arguments of `selfcfg`; given once more after a kill, the command goes on where it was.
+        command: arguments of `selfcfg` that say what is to be done; given once more, it goes on where it was.
+        options: further arguments, which change nothing of what comes of it, such as how many processes it may start.
+        inputs: a hash of what its result depends on besides the command.
+        leaves: files and folders that are there once it is done.
+        reads: files of others; where one is newer than what it leaves, it is to be done again.
+        keeps: folders into which it writes what it has done so far; none: after a stop it begins anew.
         after: names of the tasks that must have ended well before.
         after_any: names of those that must have ended, well or not.
         resources: that it takes.
@@ -38,6 +44,11 @@ class Task(Record):
     name: str
     kind: str
     command: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    inputs: str = ""
+    leaves: tuple[Path, ...] = ()
+    reads: tuple[Path, ...] = ()
+    keeps: tuple[Path, ...] = ()
     after: tuple[str, ...] = ()
     after_any: tuple[str, ...] = ()
     resources: Resources
@@ -46,6 +57,19 @@ class Task(Record):
     def needs(self) -> tuple[str, ...]:
         """All tasks that it waits for."""
         return (*self.after, *self.after_any)
+
+    def is_like(self, other: Task) -> bool:
+        """Whether the same comes of both, whatever they are given to do it with."""
+        return (self.command, self.inputs) == (other.command, other.inputs)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether all that it leaves is there, and no older than what others left for it."""
+        if not all(path.exists() for path in self.leaves):
+            return False
+        made = [path.stat().st_mtime_ns for path in self.leaves]
+        given = [path.stat().st_mtime_ns for path in self.reads if path.exists()]
+        return not made or not given or max(given) <= min(made)
 
 
 def in_order(tasks: Iterable[Task]) -> list[Task]:

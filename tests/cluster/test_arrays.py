@@ -116,8 +116,12 @@ def test_options_that_cannot_be_are_refused(given: str, words: str) -> None:
         Site.here([given], ["train", "keep"], {})
 
 
-def test_gpus_are_left_out_where_none_are_asked_for() -> None:
+def test_what_is_not_asked_for_or_not_wanted_is_left_out() -> None:
     assert "gres" not in SITE.sbatch("train", SMALL)
     assert SITE.model_copy(update={"options": {"gpus": "a100:2"}}).sbatch("train", SMALL)["gres"] == "gpu:a100:2"
+    left_out = SITE.model_copy(update={"options": {"mem": "none", "time": "none"}}).sbatch("train", SMALL)
+    assert list(left_out) == ["cpus-per-task"]
+    by_core = SITE.model_copy(update={"options": {"mem-per-cpu": "2G"}}).sbatch("train", SMALL)
+    assert by_core["mem-per-cpu"] == "2G" and "mem" not in by_core
     with pytest.raises(UsageError, match="not a number above 0"):
         SITE.model_copy(update={"options": {"cpus": "0"}}).number("train", "cpus", 4)

@@ -14,8 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from selfcfg.cli import main
+from selfcfg.cli.recipes import recipe_of
+from selfcfg.cluster.site import Site
+from selfcfg.cluster.tasks import Task
+from selfcfg.dataset import Dataset
+from selfcfg.engine.choice import TrainRequest
+from selfcfg.engine.cluster.commands import Caller
+from selfcfg.engine.cluster.graphs import KINDS, fold_tasks, recipe_tasks
+from selfcfg.engine.data.store import Store
+from selfcfg.engine.pipeline import Shard
+from selfcfg.engine.recipes.opening import open_recipe
+from selfcfg.project import Project
 from selfcfg.recipes.kept import Kept
+from selfcfg.workspace import Workspace
 from tests.cli.conftest import RATES, SHORT, Command
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -41,14 +52,10 @@ QUICK = [
 
 
 @pytest.fixture(scope="module")
-def there(narrow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def there(preprocessed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace that is preprocessed, with a recipe beside it; copy it before training in it."""
-    place = tmp_path_factory.mktemp("there") / "w"
-    shutil.copytree(narrow, place)
+    place = Path(shutil.copytree(preprocessed, tmp_path_factory.mktemp("there") / "w"))
     (place / "graph.toml").write_text(RECIPE)
-    for share in ("1/2", "2/2"):
-        given = ["preprocess", "901", "--shard", share, "--jobs", "1", "--workspace", str(place)]
-        assert main(given) == 0
     return place
 
 
@@ -69,14 +76,18 @@ def commands(folder: Path) -> Iterator[list[str]]:
             yield shlex.split(line)
 
 
-@pytest.mark.slow
-def test_shares_of_cases_are_together_all_of_them(selfcfg: Command, planned: Path) -> None:
-    for share, ready in (("1/3", 3), ("3/3", 5), ("2/3", 8)):
-        answer = selfcfg("preprocess", "901", "--shard", share, "--jobs", "1", "--workspace", planned)
-        assert answer.code == 0 and f"{ready} cases" in answer.err
-    for share in ("0/3", "4/3", "half"):
-        answer = selfcfg("preprocess", "901", "--shard", share, "--workspace", planned)
-        assert answer.code == 2 and f"'{share}' is no share" in answer.err
+def test_shares_of_cases_are_together_all_of_them_each_once(tiny_dataset: Dataset, preprocessed: Path) -> None:
+    dealt = [case.id for number in (1, 2, 3) for case in Shard(number, 3).of(tiny_dataset).cases]
+    every = sorted(case.id for case in tiny_dataset.cases)
+    assert sorted(dealt) == every
+    (store,) = (preprocessed / "preprocessed" / "Dataset901_Tiny").glob("3d_fullres-*")
+    assert sorted(Store(store).cases()) == every
+
+
+@pytest.mark.parametrize("share", ["0/3", "4/3", "half"])
+def test_what_is_no_share_is_refused(selfcfg: Command, there: Path, share: str) -> None:
+    answer = selfcfg("preprocess", "901", "--shard", share, "--workspace", there)
+    assert answer.code == 2 and f"'{share}' is no share" in answer.err
 
 
 @pytest.mark.slow
@@ -167,18 +178,32 @@ def test_the_signal_of_a_time_limit_asks_for_an_end() -> None:
             request.obey()
 
 
-def test_a_cascade_trains_all_folds_of_its_first_stage_before_the_second(copy: Path) -> None:
-    from selfcfg.cluster.site import Site
-    from selfcfg.engine.choice import TrainRequest
-    from selfcfg.engine.cluster.commands import Caller
-    from selfcfg.engine.cluster.graphs import KINDS, fold_tasks
-    from selfcfg.project import Project
-    from selfcfg.workspace import Workspace
+@pytest.mark.parametrize("options", [["--only", "prepare"], ["--jobs", "2"], ["--device", "cuda:1"]])
+def test_a_benchmark_passes_over_no_option_in_silence(selfcfg: Command, there: Path, options: list[str]) -> None:
+    given = ["benchmark", "label-efficiency", "901", *BENCHMARK, "--cluster", "print", "--workspace", there]
+    answer = selfcfg(*given, *options)
+    assert answer.code == 2 and f"--cluster print {' '.join(options)}" in answer.err
 
-    place = Workspace.at(copy)
-    caller = Caller(Project.of(place, "901"), place, Site.here([], KINDS, {}), gpus=1)
+
+@pytest.mark.slow
+def test_benchmarks_do_not_share_a_graph_and_pretrain_in_order(selfcfg: Command, there: Path, tmp_path: Path) -> None:
+    arms = ["--arms", "masked,second=masked", "--pretrain-from", "second:masked", *BENCHMARK[2:]]
+    given = ["benchmark", "label-efficiency", "901", *arms, "--cluster", "print", "--workspace", there]
+    found = [Path(selfcfg(*given, "--out", tmp_path / name / "same").result["submit"]) for name in ("a", "b")]
+    assert found[0] != found[1]
+    every = list(commands(found[0].parent))
+    names = [line[line.index("--only") + 1] for line in every]
+    assert names.index("pretrain masked 0") < names.index("pretrain second 0") < names.index("second-2-tiny-0")
+
+
+def caller_in(workspace: Path, *given: str) -> Caller:
+    place = Workspace.at(workspace)
+    return Caller(Project.of(place, "901"), place, Site.here(given, KINDS, {}), gpus=1)
+
+
+def test_a_cascade_trains_all_folds_of_its_first_stage_before_the_second(copy: Path) -> None:
     requests = [TrainRequest(configuration=name, settings={"epochs": "3"}) for name in ("2d", "3d_fullres")]
-    tasks = {task.name: task for task in fold_tasks(caller, requests, [0], select=True)}
+    tasks = {task.name: task for task in fold_tasks(caller_in(copy), requests, [0], select=True)}
     trained = [f"2d/fold_{fold}" for fold in range(5)]
     assert list(tasks) == ["preprocess 2d 1/1", *trained, "3d_fullres/fold_0", "select"]
     assert set(tasks["2d/fold_4"].after) == {"preprocess 2d 1/1"}
@@ -189,13 +214,49 @@ def test_a_cascade_trains_all_folds_of_its_first_stage_before_the_second(copy: P
     assert "--set epochs=3" in " ".join(first.command) and first.command[:2] == ("train", "Dataset901_Tiny")
 
 
+def test_a_task_is_another_one_where_its_plan_or_its_data_is_and_not_where_it_has_more_cores(copy: Path) -> None:
+    def made(*given: str) -> dict[str, Task]:
+        tasks = fold_tasks(caller_in(copy, *given), [TrainRequest(configuration="3d_fullres")], [0], select=True)
+        return {task.name: task for task in tasks}
+
+    first, larger = made(), made("cpus=2", "mem=9G")
+    assert list(first) == ["3d_fullres/fold_0", "select"]
+    assert all(larger[name].is_like(task) and larger[name].options != task.options for name, task in first.items())
+    assert [path.name for path in first["3d_fullres/fold_0"].leaves] == ["final.safetensors", "summary.json"]
+
+    plan = copy / "preprocessed" / "Dataset901_Tiny" / "plans" / "standard.json"
+    content = json.loads(plan.read_text())
+    content["configurations"]["3d_fullres"]["batch_size"] += 1
+    plan.write_text(json.dumps(content))
+    assert not made()["3d_fullres/fold_0"].is_like(first["3d_fullres/fold_0"])
+
+    label = next((copy / "raw" / "Dataset901_Tiny" / "labelsTr").iterdir())
+    os.utime(label, (1, 1))
+    changed = made()
+    assert "preprocess 3d_fullres 1/1" in changed and not changed["select"].is_like(first["select"])
+
+
+def test_a_job_of_a_recipe_is_another_one_where_its_own_stage_is(copy: Path) -> None:
+    def made(epochs: int) -> dict[str, Task]:
+        said = recipe_of(str(copy / "graph.toml"), [f"last.epochs={epochs}"])
+        caller, request = caller_in(copy), TrainRequest(elsewhere=True, resume=True)
+        opened = open_recipe(caller.project, request, said, caller.place, [0], jobs=1)
+        tasks = recipe_tasks(caller, opened.graph, request, copy / f"{epochs}.json", [0], select=False)
+        return {task.name: task for task in tasks}
+
+    first, other = made(1), made(2)
+    assert [name for name in first if not other[name].is_like(first[name])] == ["last/fold_0"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--cluster-set", "mem=3G"], "no cluster was named"),
         (["--cluster", "print", "--cluster-set", "memory"], "'memory' is not KEY=VALUE"),
         (["--only", "nothing"], "job 'nothing' of the recipe: there is none"),
-        (["--only", "last/fold_0", "--cluster", "print"], "one runs a job here"),
+        (["--only", "last/fold_0", "--cluster", "print"], "one submits all jobs, the other runs one here"),
+        (["--jobs", "4", "--cluster", "print"], "Slurm decides how many jobs run at once; leave it out; the cores"),
+        (["--device", "cuda:1", "--cluster", "print"], "a job sees its own GPUs only, counted from 0; write --device"),
     ],
 )
 def test_what_does_not_go_together_is_refused(selfcfg: Command, there: Path, options: list[str], words: str) -> None:

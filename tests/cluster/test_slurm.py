@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from selfcfg.cluster import slurm as programs
-from selfcfg.cluster.graph import GraphFolder, find_graph
+from selfcfg.cluster.finding import find_graph
+from selfcfg.cluster.graph import GraphFolder
 from selfcfg.cluster.site import Site
 from selfcfg.cluster.states import table
 from selfcfg.cluster.tasks import Resources, Task
@@ -125,8 +126,10 @@ def test_preempted_and_out_of_time_a_task_saves_goes_back_into_the_queue_and_goe
     until(lambda: all(file.exists() for file in files.values()))
     states = graph.states()
     subprocess.run(["scancel", "--batch", "--signal=USR1", str(states["timed"].job)], check=True)
-    subprocess.run(["scontrol", "requeue", str(states["preempted"].job)], check=True)
-    until(lambda: "back in the queue" in {one.note for one in graph.states().values()})
+    until(lambda: graph.states()["timed"].note == "back in the queue")
+    urgent = ["sbatch", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap=true"]
+    subprocess.run(urgent, check=True, capture_output=True)
+    until(lambda: graph.states()["preempted"].note == "back in the queue")
     found = ended(graph, *tasks, task("after", "true", "timed", "preempted"))
     assert found.is_well, found.error("graph")
     assert [file.read_text().split() for file in files.values()] == [["began", "saved", "began"]] * 2
@@ -160,7 +163,7 @@ def test_cancel_ends_what_waits_or_runs_and_the_same_command_goes_on(graph: Grap
     ]
     submit(graph, *tasks)
     until(lambda: graph.states()["runs"].state == "running")
-    with pytest.raises(UsageError, match="'runs' waits or runs there with another command"):
+    with pytest.raises(UsageError, match="'runs' waits or runs there with a command that changed since"):
         submit(graph, task("runs", "true"))
     assert sorted(graph.cancel()) == ["runs", "waits"]
     assert words(ended(graph, *tasks)) == {"done": "done", "runs": "cancelled", "waits": "cancelled"}

@@ -42,18 +42,19 @@ def until(condition: Callable[[], object], process: subprocess.Popen[bytes] | No
 
 
 def test_a_recipe_whose_shell_is_killed_and_whose_training_is_preempted_gives_the_weights_of_here(
-    selfcfg: Command, planned: Path, tmp_path: Path
+    selfcfg: Command, preprocessed: Path, tmp_path: Path
 ) -> None:
-    (planned / "one.toml").write_text(RECIPE)
-    here = shutil.copytree(planned, tmp_path / "here")
-    there = command(planned, "--cluster", "slurm", "--cluster-set", "cpus=1,mem=2G")
-    folder = planned / "results" / "Dataset901_Tiny"
+    workspace = Path(shutil.copytree(preprocessed, tmp_path / "w"))
+    (workspace / "one.toml").write_text(RECIPE)
+    here = shutil.copytree(workspace, tmp_path / "here")
+    there = command(workspace, "--cluster", "slurm", "--cluster-set", "cpus=1,mem=2G")
+    folder = workspace / "results" / "Dataset901_Tiny"
     graph, run = GraphFolder(folder / "cluster" / NAME), folder / NAME / "tuned" / "fold_0"
 
     shell = subprocess.Popen(
         [sys.executable, "-m", "selfcfg", *there], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    until(lambda: graph.file.exists() and [one.job for one in graph.read().submissions if one.job][1:], shell)
+    until(lambda: graph.file.exists() and [one.job for one in graph.read().submissions if one.job], shell)
     shell.send_signal(signal.SIGKILL)
     shell.communicate()
     until((run / "log.jsonl").exists)
@@ -65,15 +66,16 @@ def test_a_recipe_whose_shell_is_killed_and_whose_training_is_preempted_gives_th
     assert answer.code == 0, answer.err
     assert "nothing to submit" in answer.err and answer.result["run"] == str(folder / NAME)
     scores = [
-        json.loads((one / "validation" / "summary.json").read_text()) for one in (run, here / run.relative_to(planned))
+        json.loads((one / "validation" / "summary.json").read_text())
+        for one in (run, here / run.relative_to(workspace))
     ]
     assert scores[0]["foreground_mean"] == scores[1]["foreground_mean"]
     final = run / "final.safetensors"
-    assert final.read_bytes() == (here / final.relative_to(planned)).read_bytes()
-    told = selfcfg("status", NAME, "--workspace", planned)
+    assert final.read_bytes() == (here / final.relative_to(workspace)).read_bytes()
+    told = selfcfg("status", NAME, "--workspace", workspace)
     jobs = {one["name"]: one for one in told.result["graphs"][0]["jobs"]}
     assert {one["state"] for one in jobs.values()} == {"done"}
-    assert list(jobs) == ["preprocess 3d_fullres 1/1", "tuned/fold_0"]
+    assert list(jobs) == ["tuned/fold_0"]
     assert jobs["tuned/fold_0"]["turns"] == 2 and "started 2 times" in told.err
     log = Path(jobs["tuned/fold_0"]["log"]).read_text()
     assert "SIGTERM: finishing this step" in log

@@ -33,17 +33,22 @@ class Caller:
     site: Site
     gpus: int
 
-    def command(self, name: str, *options: object, jobs: int) -> tuple[str, ...]:
-        """A command on the dataset, which may start so many processes."""
+    def command(self, name: str, *options: object) -> tuple[str, ...]:
+        """A command on the dataset."""
         root = self.project.root
         dataset = root.name if root == self.place.raw / root.name else str(root)
-        words = (*name.split(), dataset, *options, "--jobs", jobs, *workspace_options(self.place))
+        words = (*name.split(), dataset, *options, *workspace_options(self.place))
         return tuple(str(word) for word in words)
 
     def machine(self, kind: str, cpus: int, *, gpus: int | None = None) -> Machine:
         """What a task of a kind has: what was said, else so many cores."""
         given, found = self.site.said(kind).get("gpus"), self.gpus if gpus is None else gpus
         return Machine(self.site.number(kind, "cpus", cpus), found if given is None else int(given not in ("0", "")))
+
+
+def words(*options: object) -> tuple[str, ...]:
+    """Options as they are typed."""
+    return tuple(str(option) for option in options)
 
 
 def workspace_options(place: Workspace) -> list[str]:

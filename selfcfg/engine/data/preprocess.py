@@ -27,7 +27,7 @@ from selfcfg.parallel import run_cases
 from selfcfg.plan import Configuration, Plan
 from selfcfg.progress import progress
 
-__all__ = ["CaseInfo", "Prepared", "prepare", "preprocess"]
+__all__ = ["CaseInfo", "Prepared", "is_unchanged", "prepare", "preprocess"]
 
 _OUTSIDE = -1
 
@@ -113,7 +113,7 @@ def preprocess(dataset: Dataset, plan: Plan, configuration: str, folder: Path, *
     waiting = {
         case.id: _Task(case, fixes, plan, configuration, folder, memory=_bytes_needed(case, plan, configuration))
         for case in dataset.cases
-        if not _is_unchanged(store, case)
+        if not is_unchanged(store, case)
     }
     jobs = min(jobs, _useful_jobs(waiting.values()))
     failed: dict[str, SelfcfgError] = {}
@@ -138,6 +138,15 @@ def preprocess(dataset: Dataset, plan: Plan, configuration: str, folder: Path, *
     return store
 
 
+def is_unchanged(store: Store, case: Case) -> bool:
+    """Whether a case lies in a store as its files are now, by their sizes and times."""
+    stored = store.stored_info(case.id)
+    try:
+        return stored is not None and stored.inputs == _states(case)
+    except DataError:
+        return False
+
+
 @dataclass(frozen=True)
 class _Task:
     """What a worker needs to do one case, and the memory in bytes it is expected to take at most."""
@@ -155,7 +164,7 @@ def _run(task: _Task) -> bool:
     """Does one case; False where another process is at work on it and this one is not to wait."""
     store, case = Store(task.folder), task.case
     with store.claim(case.id, wait=task.wait) as free:
-        if free and not _is_unchanged(store, case):
+        if free and not is_unchanged(store, case):
             try:
                 _do(store, task)
             except MemoryError as error:
@@ -198,14 +207,6 @@ def _states(case: Case) -> tuple[FileState, ...]:
         return tuple(FileState.of(file) for file in files)
     except OSError as error:
         raise DataError(f"case '{case.id}'", str(error), "run: selfcfg check") from error
-
-
-def _is_unchanged(store: Store, case: Case) -> bool:
-    stored = store.stored_info(case.id)
-    try:
-        return stored is not None and stored.inputs == _states(case)
-    except DataError:
-        return False
 
 
 def _bytes_needed(case: Case, plan: Plan, configuration: str) -> int:

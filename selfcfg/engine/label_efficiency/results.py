@@ -163,7 +163,12 @@ def add_result(folder: Path, result: LabelResult) -> None:
 
 def add_apart(folder: Path, result: LabelResult) -> None:
     """Adds the result of a job in a file of its own: jobs on several machines have no lock that all of them heed."""
-    result.write(folder / APART / f"{result.name}.json")
+    result.write(apart_file(folder, result))
+
+
+def apart_file(folder: Path, job: Job) -> Path:
+    """Where the result of a job lies that has a file of its own."""
+    return folder / APART / f"{job.name}.json"
 
 
 def _lines(file: Path) -> list[bytes]:
