@@ -108,14 +108,10 @@ def save_state(run: RunFolder, state: Mapping[str, Any]) -> None:
             _keep_as_previous(run)
 
 
-def load_state(run: RunFolder, *, mend: bool = True) -> dict[str, Any] | None:
+def load_state(run: RunFolder) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None where there is none.
 
-    A damaged one is reported on stderr, and the one before it is used.
-
-    Args:
-        run: of it.
-        mend: remove the damaged one, which would else become the one before: of several processes only the first may.
+    A damaged one is reported on stderr and removed, else it would become the one before; that is used.
 
     Raises:
         DataError: there are checkpoints, but none can be read.
@@ -126,7 +122,7 @@ def load_state(run: RunFolder, *, mend: bool = True) -> dict[str, Any] | None:
             continue
         try:
             found = _read(path)
-            if damaged and mend:
+            if damaged:
                 run.last.unlink(missing_ok=True)
             return found
         except DataError as error:
