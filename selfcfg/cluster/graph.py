@@ -18,6 +18,7 @@ from selfcfg.cluster.slurm import Queued
 from selfcfg.cluster.states import State, borne, state_of
 from selfcfg.cluster.tasks import Task, in_order
 from selfcfg.errors import UsageError, listed, nearest
+from selfcfg.locks import locked
 from selfcfg.records import Record
 
 GRAPH, FOLDER = "graph.json", "cluster"
@@ -139,10 +140,8 @@ class GraphFolder:
             UsageError: a task runs, or waits, that is to be another now.
             SelfcfgError: Slurm cannot be asked, or refuses a job; what it took goes on, and is found by the next call.
         """
-        from filelock import FileLock  # noqa: PLC0415 - only who submits pays for it
-
         self.place.make_ready()
-        with FileLock(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             queue = slurm.queue()
             graph = self._merged(tasks, command, queue)
             states = self.states(queue)
@@ -221,9 +220,7 @@ class GraphFolder:
         Raises:
             SelfcfgError: Slurm does not do it.
         """
-        from filelock import FileLock  # noqa: PLC0415
-
-        with FileLock(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             graph, queue = self.read(), slurm.queue()
             states = self.states(queue)
             names = [name for name, one in states.items() if one.is_open]
