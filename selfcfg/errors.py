@@ -21,6 +21,8 @@ class SelfcfgError(Exception):
     """
 
     exit_code = 1
+    may_pass = False
+    """Whether the same may go well when it is tried once more, and nothing was mended."""
 
     def __init__(self, asked: str, found: str, remedy: str = "") -> None:
         before = "" if found.endswith("\n") else "; "
@@ -44,6 +46,8 @@ class DataError(SelfcfgError):
 class WorkerDied(SelfcfgError):
     """A worker process ended without an answer; the message names the case and the likely cause."""
 
+    may_pass = True
+
 
 class TrainingDiverged(SelfcfgError):
     """A loss became NaN or infinite; the message names the cases of the batch."""
@@ -59,6 +63,11 @@ class ProcessLost(SelfcfgError):
     """Another of the processes that train together ended; it, or whoever started it, says why (exit code 76)."""
 
     exit_code = 76
+    may_pass = True
+
+
+TOLD = 77
+"""Exit code of one of several processes that has told an error that would come again; whoever started it gives 1."""
 
 
 class AlreadyTold(SelfcfgError):
@@ -72,11 +81,11 @@ class ToldElsewhere(SelfcfgError):
     def of(cls, error: SelfcfgError) -> ToldElsewhere:
         """The same error, with its exit code, told by somebody else."""
         found = cls(error.asked, error.found, error.remedy)
-        found.exit_code = error.exit_code
+        found.exit_code, found.may_pass = error.exit_code, error.may_pass
         return found
 
     def __reduce__(self) -> tuple[type[SelfcfgError], tuple[str, str, str], dict[str, int]]:  # type: ignore[override]
-        return type(self), (self.asked, self.found, self.remedy), {"exit_code": self.exit_code}
+        return *super().__reduce__(), {"exit_code": self.exit_code, "may_pass": self.may_pass}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -145,7 +145,9 @@ def main(folder: Path) -> None:
             ended = train(case, folder / name, ranks)
             torch.save([ended.parts, ended.scores], folder / f"{name}.{ranks.rank}")
         shutil.copytree(folder / BROKEN, folder / "kept") if ranks.is_first else None
-        again = train(replace(cases()[BROKEN], broken=None), folder / BROKEN, ranks)
+        # whatever the other sees there, it goes on with what the first one has read
+        place = BROKEN if ranks.is_first else "nowhere"
+        again = train(replace(cases()[BROKEN], broken=None), folder / place, ranks)
         torch.save([again.parts, again.scores], folder / f"continued.{ranks.rank}")
 
 

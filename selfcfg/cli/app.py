@@ -22,7 +22,7 @@ from selfcfg.cli import (
     selecting,
     training,
 )
-from selfcfg.cli.sharing import ARGUMENTS, is_first, refuse_other_command
+from selfcfg.cli.sharing import ARGUMENTS, code_of_process, is_first, refuse_other_command
 from selfcfg.errors import (
     AlreadyTold,
     ProcessLost,
@@ -106,11 +106,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _failed_with(error: SelfcfgError, arguments: list[str]) -> int:
-    """Tells an error, if no other process does."""
+    """Tells an error, if no other process does; the exit code."""
     is_lost = isinstance(error, ProcessLost) and "--debug" not in arguments
     if is_lost or isinstance(error, AlreadyTold | ToldElsewhere) or (not is_first() and isinstance(error, OF_ALL)):
-        return error.exit_code
-    return _failed(str(error), error.exit_code, arguments)
+        return code_of_process(error)
+    _failed(str(error), error.exit_code, arguments)
+    return code_of_process(error)
 
 
 def _failed(message: str, code: int, arguments: list[str], usage: str = "") -> int:

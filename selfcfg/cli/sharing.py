@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfcfg.engine.launching import Launch, check, launch
-from selfcfg.errors import UsageError, counted
+from selfcfg.errors import TOLD, SelfcfgError, UsageError, counted
 
 if TYPE_CHECKING:
     from selfcfg.engine.choice import TrainRequest
@@ -44,6 +44,12 @@ def started_by_torchrun() -> bool:
 def is_first() -> bool:
     """Whether this process is the one that speaks."""
     return not started_by_torchrun() or os.environ["RANK"] == "0"
+
+
+def code_of_process(error: SelfcfgError) -> int:
+    """The exit code after an error; one of several processes says by it where another attempt would fail, too."""
+    lasts = error.exit_code == SelfcfgError.exit_code and not error.may_pass
+    return TOLD if lasts and started_by_torchrun() else error.exit_code
 
 
 def device_of_process(device: str | None) -> str:

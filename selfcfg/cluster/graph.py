@@ -17,6 +17,7 @@ from selfcfg.cluster.states import State, read_events, state_of
 from selfcfg.cluster.submissions import Graph, Submission
 from selfcfg.cluster.tasks import Task, in_order
 from selfcfg.errors import UsageError
+from selfcfg.locks import locked
 
 GRAPH, FOLDER = "graph.json", "cluster"
 """The file of a graph; and the folder in a dataset's results in which each graph has one."""
@@ -89,11 +90,9 @@ class GraphFolder:
             UsageError: a task runs, or waits, that is to be another now; or the graph is another user's.
             SelfcfgError: Slurm cannot be asked, or refuses a job; what it took goes on, and is found by the next call.
         """
-        from filelock import FileLock  # noqa: PLC0415 - only who submits pays for it
-
         self._refuse_another("submit")
         self.place.make_ready()
-        with FileLock(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             queue = slurm.queue([slurm.user()])
             graph = self._merged(tasks, command, queue)
             graph.write(self.file)
@@ -166,10 +165,8 @@ class GraphFolder:
             UsageError: the graph is another user's.
             SelfcfgError: Slurm does not do it.
         """
-        from filelock import FileLock  # noqa: PLC0415
-
         self._refuse_another("cancel")
-        with FileLock(self.folder / ".lock"):
+        with locked(self.folder / ".lock"):
             queue = slurm.queue([slurm.user()])
             graph = self._known(queue)
             states = self._states(graph, queue)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -92,6 +93,8 @@ def fill(parts: nn.ModuleDict, tensors: Mapping[str, Tensor], source: str) -> No
 def save_state(run: RunFolder, state: Mapping[str, Any]) -> None:
     """Makes `state` the run's newest checkpoint and keeps the one before; a failure leaves both as they were.
 
+    The same state gives the same bytes.
+
     Args:
         run: where to.
         state: tensors, numbers, strings, and lists and dicts of them.
@@ -108,14 +111,10 @@ def save_state(run: RunFolder, state: Mapping[str, Any]) -> None:
             _keep_as_previous(run)
 
 
-def load_state(run: RunFolder, *, mend: bool = True) -> dict[str, Any] | None:
+def load_state(run: RunFolder) -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None where there is none.
 
-    A damaged one is reported on stderr, and the one before it is used.
-
-    Args:
-        run: of it.
-        mend: remove the damaged one, which would else become the one before: of several processes only the first may.
+    A damaged one is reported on stderr and removed, else it would become the one before; that is used.
 
     Raises:
         DataError: there are checkpoints, but none can be read.
@@ -126,7 +125,7 @@ def load_state(run: RunFolder, *, mend: bool = True) -> dict[str, Any] | None:
             continue
         try:
             found = _read(path)
-            if damaged and mend:
+            if damaged:
                 run.last.unlink(missing_ok=True)
             return found
         except DataError as error:
@@ -251,12 +250,21 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 
 def _write(state: Mapping[str, Any], stream: Any) -> None:
     try:
-        torch.save(dict(state), stream)
+        torch.save(_with_texts_once(state), stream)
     except RuntimeError as error:
         # the writer reports a full disk as its own error, raised while it handles the real one
         if isinstance(error.__context__, OSError):
             raise error.__context__ from error
         raise
+
+
+def _with_texts_once(item: Any) -> Any:
+    """The same with equal texts being one object, which is written once; texts of a state that was read are others."""
+    if isinstance(item, Mapping):
+        return {_with_texts_once(key): _with_texts_once(one) for key, one in item.items()}
+    if isinstance(item, list | tuple):
+        return type(item)([_with_texts_once(one) for one in item])
+    return sys.intern(item) if type(item) is str else item
 
 
 def _keep_as_previous(run: RunFolder) -> None:

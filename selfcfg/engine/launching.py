@@ -5,24 +5,24 @@ Built on torch's elastic agent, as torchrun is; each process gets the command li
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from selfcfg.errors import AlreadyTold, ProcessLost, SelfcfgError, Stopped, UsageError, counted
+from selfcfg.errors import TOLD, AlreadyTold, ProcessLost, SelfcfgError, Stopped, UsageError, counted
 from selfcfg.parallel import default_jobs
+
+if TYPE_CHECKING:
+    from selfcfg.engine.elastic import Failure
 
 CHILD = (sys.executable, "-m", "selfcfg")
 
 _HANGUP = [getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(signal, name)]
-
-_LAST_SECONDS = 300
-"""For which processes that are asked to stop may finish a step and save."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Launch:
         devices: processes on this machine, one a device.
         nodes: machines, on each of which the same command is given.
         rendezvous: HOST:PORT at which machines find each other; one of them is HOST. None: there is one machine.
-        max_restarts: how often all processes are started again after one has failed.
+        max_restarts: how often all processes are started again after one has failed in a way that may pass.
     """
 
     devices: int = 1
@@ -57,43 +57,31 @@ def launch(wanted: Launch, arguments: Sequence[str], device: str) -> None:
 
     Raises:
         Stopped: SIGINT or SIGTERM; the processes have saved.
-        SelfcfgError: a process failed, as often as it was started.
+        SelfcfgError: a process failed in the last attempt.
     """
-    # before torch's own words on processes that end, which say nothing to a user
+    # torch's own words on processes that end say nothing to a user; some of its modules look here, others there
     os.environ.setdefault("LOGLEVEL", "CRITICAL")
+    logging.getLogger("torch.distributed.elastic").setLevel(os.environ["LOGLEVEL"])
     # else processes that are started again may read where those before them listened
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     if device == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, default_jobs() // wanted.devices)))
-    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException  # noqa: PLC0415
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
+    from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415
     from torch.distributed.elastic.rendezvous.api import RendezvousError  # noqa: PLC0415
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: PLC0415
 
-    alone = wanted.nodes == 1
-    with tempfile.TemporaryDirectory() as folder, _own_signals():
-        config = LaunchConfig(
-            min_nodes=wanted.nodes,
-            max_nodes=wanted.nodes,
-            nproc_per_node=wanted.devices,
-            run_id="selfcfg",
-            rdzv_backend="c10d",
-            rdzv_endpoint=wanted.rendezvous or "localhost:0",
-            local_addr="localhost" if alone else None,
-            max_restarts=wanted.max_restarts,
-            logs_specs=DefaultLogsSpecs(log_dir=folder),
-            shutdown_timeout=_LAST_SECONDS,
-        )
-        program, *before = CHILD
+    from selfcfg.engine.elastic import run_processes  # noqa: PLC0415
+
+    command = (*CHILD, *arguments)
+    with _own_signals():
         try:
-            elastic_launch(config, program)(*before, *arguments)
+            first = run_processes(command, wanted.devices, wanted.nodes, wanted.rendezvous, wanted.max_restarts)
         except SignalException as stop:
             raise Stopped("train", f"stopped by {stop.sigval.name}", "continue with --resume") from None
-        except ChildFailedError as error:
-            raise _explained(error.failures, wanted) from None
         except RendezvousError as error:
             remedy = f"give the same command on all {wanted.nodes} machines, and a HOST:PORT that all of them can reach"
             raise SelfcfgError(f"meet at {wanted.rendezvous}", str(error), remedy) from error
+    if first is not None:
+        raise _explained(wanted, first)
 
 
 @contextmanager
@@ -107,21 +95,19 @@ def _own_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _explained(failures: Mapping[int, Any], wanted: Launch) -> SelfcfgError:
-    """What ended the processes: the first that was killed; else one that has told its error itself."""
+def _explained(wanted: Launch, first: Failure) -> SelfcfgError:
+    """What ended all processes, from the one that failed first."""
     asked = f"train with {counted(wanted.processes, 'process', 'processes')}"
     again = "continue with --resume; --max-restarts N does so by itself"
-    killed = {rank: one for rank, one in failures.items() if one.exitcode < 0 and -one.exitcode != signal.SIGTERM}
-    for rank, one in sorted(killed.items()):
-        name = signal.Signals(-one.exitcode).name
-        likely = ", most likely for want of memory" if name == "SIGKILL" else ""
-        return SelfcfgError(asked, f"process {rank} was ended by {name}{likely}", again)
-    codes = {one.exitcode for one in failures.values()} - {ProcessLost.exit_code, -signal.SIGTERM}
-    if not codes:
+    if first.code == ProcessLost.exit_code:
         where = "another machine" if wanted.nodes > 1 else "this machine"
         return SelfcfgError(asked, f"the connection to a process of {where} is lost; --debug shows what broke", again)
+    if first.code < 0:
+        name = signal.Signals(-first.code).name
+        likely = ", most likely for want of memory" if name == "SIGKILL" else ""
+        return SelfcfgError(asked, f"process {first.rank} was ended by {name}{likely}", again)
     told = AlreadyTold(asked, "failed")
-    told.exit_code = Stopped.exit_code if Stopped.exit_code in codes else max(codes)
+    told.exit_code = SelfcfgError.exit_code if first.code == TOLD else first.code
     return told
 
 

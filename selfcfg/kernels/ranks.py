@@ -107,6 +107,26 @@ class Ranks:
         self.first(lambda: made.append(function()))
         return made[0] if made else function()
 
+    def shared(self, function: Callable[[], T]) -> T:
+        """What a function gives on the first rank, where alone it is called: tensors, in dicts, lists and tuples.
+
+        Raises:
+            SelfcfgError: what it raised there.
+            ToldElsewhere: the same on the others.
+        """
+        if self.size == 1:
+            return function()
+        made: list[T] = []
+
+        def shapes() -> Any:
+            made.append(function())
+            return _each(made[0], lambda tensor: tensor.to("meta"))
+
+        empty = self.first(shapes)
+        found: T = made[0] if made else _each(empty, lambda tensor: torch.empty_like(tensor, device="cpu"))
+        _each(found, lambda tensor: dist.broadcast(tensor, 0))
+        return found
+
     def agreed(self, word: str | None) -> str | None:
         """A word on which all agree: that of the lowest rank that says one."""
         if self.size == 1:
@@ -256,7 +276,7 @@ def number(index: int) -> int:
 
 def collected(items: Sequence[T]) -> list[T]:
     """What all ranks found of validation batches; of one item a batch, in the order of the batches."""
-    return _SPREAD.get().gathered([_at_hand(one) for one in items] if _SPREAD.get().size > 1 else items)
+    return _SPREAD.get().gathered(_each(list(items), _at_hand) if _SPREAD.get().size > 1 else items)
 
 
 def summed(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor | None]:
@@ -288,13 +308,21 @@ class _Total(torch.autograd.Function):
         return found
 
 
-def _at_hand(item: Any) -> Any:
-    """An item with its tensors in the memory of the processor, where they can be sent."""
+def _each(item: Any, change: Callable[[Tensor], Any]) -> Any:
+    """What a function makes of each tensor in dicts, lists and tuples; the rest as it is."""
     if isinstance(item, Tensor):
-        return item.detach().cpu()
+        return change(item)
     if isinstance(item, dict):
-        return {name: _at_hand(one) for name, one in item.items()}
-    return tuple(_at_hand(one) for one in item) if isinstance(item, tuple) else item
+        return {name: _each(one, change) for name, one in item.items()}
+    if isinstance(item, list | tuple):
+        changed = [_each(one, change) for one in item]
+        return changed if isinstance(item, list) else tuple(changed)
+    return item
+
+
+def _at_hand(tensor: Tensor) -> Tensor:
+    """A tensor in the memory of the processor, where it can be sent."""
+    return tensor.detach().cpu()
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from torch import Tensor
 from selfcfg import registry
 from selfcfg.engine.choice import Choice, refuse_unshared
 from selfcfg.engine.trainer import Settings
-from selfcfg.errors import DataError, ToldElsewhere, UsageError
+from selfcfg.errors import DataError, ToldElsewhere, UsageError, WorkerDied
 from selfcfg.kernels import ranks
 from selfcfg.kernels.ranks import Ranks
 from selfcfg.testing import small_plan
@@ -152,11 +153,11 @@ def test_rows_and_batches_are_dealt_out_without_overlap() -> None:
     assert [list(one.dealt("abcde")) for one in parts] == [["a", "d"], ["b", "e"], ["c"]]
 
 
-def test_an_error_of_all_keeps_its_exit_code_where_it_is_not_told() -> None:
-    error = ToldElsewhere.of(UsageError("asked", "found"))
-    again = error.__reduce__()
-    assert error.exit_code == UsageError.exit_code
-    assert (again[0], again[1][:2], again[2]) == (ToldElsewhere, ("asked", "found"), {"exit_code": 2})
+def test_an_error_of_all_keeps_its_kind_where_it_is_not_told() -> None:
+    for error in (UsageError("asked", "found"), WorkerDied("asked", "found")):
+        again = pickle.loads(pickle.dumps(ToldElsewhere.of(error)))
+        assert (type(again), str(again)) == (ToldElsewhere, str(error))
+        assert (again.exit_code, again.may_pass) == (error.exit_code, error.may_pass)
 
 
 def test_settings_know_nothing_of_processes() -> None:

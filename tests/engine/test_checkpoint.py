@@ -129,6 +129,12 @@ class TestState:
         assert found is not None
         assert found["tensor"][0] == 2
 
+    def test_the_same_state_is_the_same_bytes_whoever_made_its_texts(self, tmp_path: Path) -> None:
+        first, second = (RunFolder(tmp_path / name) for name in "ab")
+        for run, other in ((first, "step"), (second, "".join(["st", "ep"]))):
+            save_state(run, {"optimizer": {0: {"step": 1}}, "position": {other: 1}, "taken": [other]})
+        assert first.last.read_bytes() == second.last.read_bytes()
+
     @pytest.mark.parametrize("harm", [damage, cut, lambda path: path.write_bytes(b"")])
     def test_falls_back_where_the_newest_is_damaged_and_says_so(
         self, tmp_path: Path, harm: Callable[[Path], None], capsys: pytest.CaptureFixture[str]

@@ -75,7 +75,8 @@ def weights(folder: Path, name: str = "final") -> dict[str, Tensor]:
 
 def same(a: Path, b: Path) -> bool:
     names = ("final", "best")
-    return all(torch.equal(x, weights(b, name)[key]) for name in names for key, x in weights(a, name).items())
+    weights_are = all(torch.equal(x, weights(b, name)[key]) for name in names for key, x in weights(a, name).items())
+    return weights_are and (a / "last.pt").read_bytes() == (b / "last.pt").read_bytes()
 
 
 def timeless(folder: Path) -> list[dict[str, Any]]:
@@ -204,7 +205,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
 ) -> None:
     interrupted(tmp_path)
     content = bytearray((tmp_path / "last.pt").read_bytes())
-    content[len(content) // 2] ^= 4
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)  # more than the padding between two tensors
     (tmp_path / "last.pt").write_bytes(content)
     trained(tmp_path, resume=True)
     said = capsys.readouterr().err

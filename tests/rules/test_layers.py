@@ -15,7 +15,7 @@ FOLDERS = {"selfcfg": ROOT / "selfcfg", "selfcfg.planners": ROOT / "planners", "
 
 LAYERS = {
     0: "selfcfg selfcfg.errors selfcfg.files selfcfg.records selfcfg.registry selfcfg.geometry selfcfg.progress "
-    "selfcfg.parallel selfcfg.image_files selfcfg.sheets",
+    "selfcfg.parallel selfcfg.locks selfcfg.image_files selfcfg.sheets",
     1: "selfcfg.labels selfcfg.image_targets selfcfg.dataset selfcfg.splits selfcfg.fixes selfcfg.fingerprint "
     "selfcfg.topology selfcfg.plan selfcfg.project selfcfg.inheritance selfcfg.recipes selfcfg.runs selfcfg.workspace "
     "selfcfg.cluster",

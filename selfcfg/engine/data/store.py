@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from glob import escape
@@ -20,13 +20,13 @@ from typing import Any, Self
 from zipfile import BadZipFile
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from selfcfg.engine.data.stored_array import StoredArray, checksum, damaged, refuse_changed, write_array
 from selfcfg.errors import DataError, SelfcfgError, nearest
 from selfcfg.geometry import Geometry, Shape, Vector
 from selfcfg.image_files import is_case_name
+from selfcfg.locks import Held, locked
 from selfcfg.records import Record
 
 IMAGE, LABEL, LOCATIONS, CASE = "image.b2nd", "label.b2nd", "locations.npz", "case.json"
@@ -251,22 +251,15 @@ class Store:
             wait: whether to wait for a process that is at work on it; else the answer is then False.
         """
         self._place(case)
-        locks = self.folder / ".locks"
-        try:
-            locks.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(locks / f"{case}.lock", timeout=-1 if wait else 0)
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-        except OSError as error:
-            raise _refused(self.folder, str(error)) from error
-        try:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.folder / ".locks" / f"{case}.lock", None if wait else 0))
+            except Held:
+                yield False
+                return
             for leftover in self.folder.glob(f".tmp-????????-{escape(case)}"):
                 shutil.rmtree(leftover, ignore_errors=True)
             yield True
-        finally:
-            lock.release()
 
     def make_ready(self) -> None:
         """Makes the folder, or clears it of what killed processes left, except where another process is at work.

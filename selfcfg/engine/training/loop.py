@@ -89,6 +89,8 @@ def fit(
     with ExitStack() as held:
         held.callback(batches.close)
         ranks.first(lambda: held.enter_context(claimed(run)))
+        # of several machines some may not count that they were started again
+        resume = any(ranks.gathered([resume]))
         if ranks.first(lambda: open_run(run, record, resume=resume)):
             say(f"{run.path.name} is finished already")
             return FitResult.of_log(read_log(run), trainer.settings)
@@ -125,7 +127,7 @@ class Training:
 
     def restore_or_start(self, init: Path | None) -> TakeOver | None:
         """Brings network, optimiser and position to where the run is; gives what was taken over from `init`."""
-        state = load_state(self.run, mend=self.ranks.is_first)
+        state = self.ranks.shared(lambda: load_state(self.run))
         if state is not None:
             self._restore(state)
             return None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from selfcfg.errors import UsageError
-from selfcfg.files import refused
+from selfcfg.locks import Held, locked
 from selfcfg.progress import say
 from selfcfg.recipes.recipe import RECIPE
 from selfcfg.runs import RunFolder, RunRecord
@@ -39,19 +37,13 @@ def claimed(run: RunFolder) -> Iterator[None]:
         UsageError: another process trains it.
         SelfcfgError: the folder beside it cannot be written to.
     """
-    lock = FileLock(run.path.parent / f".{run.path.name}.lock", timeout=PATIENCE)
-    try:
-        run.path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        remedy = "wait for it, or give this one a new --name"
-        raise UsageError(f"train into {run.path}", "another process is training this run", remedy) from error
-    except OSError as error:
-        raise refused(run.path, error) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run.path.parent / f".{run.path.name}.lock", PATIENCE))
+        except Held as held:
+            remedy = f"wait for it, or give this one a new --name{held.remedy and '; '}{held.remedy}"
+            raise UsageError(f"train into {run.path}", f"{held.holder} is training this run", remedy) from held
         yield
-    finally:
-        lock.release()
 
 
 def open_run(run: RunFolder, record: RunRecord, *, resume: bool) -> bool:
