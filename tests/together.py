@@ -1,15 +1,18 @@
 """Every trainer, trained by one process or by several that share its batches: what tests compare.
 
-Run as a program by several processes, it leaves in a folder what each of them ended with.
+Run as a program by several processes, or called as one of them, it leaves in a folder what each ended with.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,13 @@ from selfcfg.engine.trainer import Batch
 from selfcfg.engine.training.journal import without_curves
 from selfcfg.engine.training.loop import Training
 from selfcfg.engine.training.opening import open_run
+from selfcfg.errors import Stopped
 from selfcfg.kernels.ranks import ALONE, Ranks
 from selfcfg.labels import LabelSchema
 from selfcfg.plan import Plan
 from selfcfg.progress import quietly
 from selfcfg.runs import RunFolder
-from selfcfg.testing import CPU, DATASETS, LABELS, BatchBroken, MemoryBatches, small_plan, small_record
+from selfcfg.testing import CPU, DATASETS, LABELS, MemoryBatches, small_plan, small_record
 
 STEPS = {"epochs": 2, "iterations_per_epoch": 10, "validation_iterations": 3, "precision": "float32"}
 FEW = {"epochs": 1, "iterations_per_epoch": 4}
@@ -39,26 +43,27 @@ WHOLE = {"batch_dice": True}
 
 
 BRIEF = {"epochs": 2, "iterations_per_epoch": 5, "queue": 12}
-BROKEN = "contrastive broken"
-"""Interrupted in its second epoch; the queue of this one and of the undisturbed one is full by then, and replaced."""
+STOPPED = "contrastive stopped"
+"""The last process is asked to stop in the second epoch; the queue of this one and of the undisturbed one is full by
+then, and replaced."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One training: a trainer, its settings, and the labels of the plan."""
+    """One training: a trainer, its settings, the labels of the plan, and the batch at which a stop is asked for."""
 
     trainer: str
     settings: dict[str, Any]
     labels: LabelSchema = LABELS
-    broken: int | None = None
+    stop: int | None = None
 
 
+@cache
 def cases() -> dict[str, Case]:
     """Each registered trainer as it is, and those with settings under which processes exchange more."""
     found = {name: Case(name, {}) for name in registry.registered("trainers")}
-    tasks = registry.registered("tasks")
-    alone = {**FEW, "mode": "pretrain"}
-    found |= {f"multitask {task}": Case("multitask", {**alone, "tasks": (task,)}) for task in tasks}
+    tasks = tuple(registry.registered("tasks"))
+    found["multitask tasks"] = Case("multitask", {**FEW, "mode": "pretrain", "tasks": tasks})
     two = {**FEW, "tasks": ("distance_map", "moco"), "calibration_step": 2}
     for balance in ("calibrated", "uncertainty", "pcgrad", "fixed"):
         found[f"multitask {balance}"] = Case("multitask", {**two, "balance": balance})
@@ -74,7 +79,7 @@ def cases() -> dict[str, Case]:
         "masked cut": Case("masked", {**FEW, "mask_block": 5}),
         "sequential places": Case("sequential", {**FEW, "alike_within": 0.3, "apart_beyond": 0.4, "queue": 12}),
         "contrastive replaced": Case("contrastive", BRIEF),
-        BROKEN: Case("contrastive", BRIEF, broken=7),
+        STOPPED: Case("contrastive", BRIEF, stop=7),
     }
 
 
@@ -83,10 +88,13 @@ class Shared(MemoryBatches):
     """Batches in memory, of which each process gets its own rows."""
 
     ranks: Ranks = ALONE
+    stop: int | None = None
 
     def training(self, first: int, last: int) -> Iterator[dict[str, Batch]]:
         """This process's rows of each batch."""
-        for streams in super().training(first, last):
+        for number, streams in enumerate(super().training(first, last), first):
+            if number == self.stop and self.ranks.rank == self.ranks.size - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
             yield {stream: self._rows(batch) for stream, batch in streams.items()}
 
     def validation(self, epoch: int) -> Iterator[dict[str, Batch]]:
@@ -125,13 +133,13 @@ def train(case: Case, folder: Path, ranks: Ranks = ALONE) -> Ended:
     assert trainer_type.why_not_split(settings) == ""
     trainer = trainer_type(settings, plan, plan.configurations["small"], DATASETS)
     needs = trainer_type.needs_for(settings)
-    batches = Shared(needs, trainer.configuration, plan, 3, broken=case.broken, ranks=ranks)
+    batches = Shared(needs, trainer.configuration, plan, 3, ranks=ranks, stop=case.stop)
     run, record = RunFolder(folder), small_record(case.trainer, settings, plan)
     ranks.first(lambda: open_run(run, record, resume=True))
     training = Training(trainer, run, record, batches, CPU, ranks)
     with quietly(), without_curves():
         training.restore_or_start(None)
-        with suppress(BatchBroken):
+        with suppress(Stopped):
             training.train()
     return Ended(training.parts.state_dict(), training.position.scores)
 
@@ -144,10 +152,10 @@ def main(folder: Path) -> None:
         for name, case in cases().items():
             ended = train(case, folder / name, ranks)
             torch.save([ended.parts, ended.scores], folder / f"{name}.{ranks.rank}")
-        shutil.copytree(folder / BROKEN, folder / "kept") if ranks.is_first else None
-        # whatever the other sees there, it goes on with what the first one has read
-        place = BROKEN if ranks.is_first else "nowhere"
-        again = train(replace(cases()[BROKEN], broken=None), folder / place, ranks)
+        shutil.copytree(folder / STOPPED, folder / "kept") if ranks.is_first else None
+        # whatever another one sees there, it goes on with what the first one has read
+        place = STOPPED if ranks.is_first else "nowhere"
+        again = train(replace(cases()[STOPPED], stop=None), folder / place, ranks)
         torch.save([again.parts, again.scores], folder / f"continued.{ranks.rank}")
 
 

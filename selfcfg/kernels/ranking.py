@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 Numbers = npt.NDArray[np.float64]
 
@@ -29,7 +28,7 @@ def area_under_curve(scores: Numbers, positive: npt.NDArray[np.bool_]) -> float 
     n_negative = len(positive) - n_positive
     if not n_positive or not n_negative:
         return None
-    above = float(rankdata(scores)[positive].sum()) - n_positive * (n_positive + 1) / 2
+    above = float(_ranks(scores)[positive].sum()) - n_positive * (n_positive + 1) / 2
     return above / (n_positive * n_negative)
 
 
@@ -40,4 +39,12 @@ def rank_correlation(first: Numbers, second: Numbers) -> float | None:
     """
     if not len(first) or (first == first[0]).all() or (second == second[0]).all():
         return None
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    return float(np.corrcoef(_ranks(first), _ranks(second))[0, 1])
+
+
+def _ranks(values: Numbers) -> Numbers:
+    """The rank of each value from 1, ties having their mean rank."""
+    from scipy.stats import rankdata  # noqa: PLC0415 - slow to import
+
+    found: Numbers = rankdata(values)
+    return found

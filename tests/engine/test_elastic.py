@@ -125,8 +125,27 @@ def test_a_process_says_by_its_code_what_would_come_again(error: SelfcfgError, c
     assert code_of_process(error) == code
 
 
-def test_stopping_leaves_signals_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_to_stop_it_asks_the_processes_and_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = f"""
+import os, signal, sys, tempfile, time
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+if os.environ["RANK"] == "1":
+    while len(os.listdir({str(tmp_path)!r})) < 1:
+        time.sleep(0.01)
+    os.kill(os.getppid(), signal.SIGTERM)
+else:
+    open({str(tmp_path / "ready")!r}, "w").close()
+while not asked:
+    time.sleep(0.01)
+os.close(tempfile.mkstemp(dir={str(tmp_path)!r}, prefix="saved")[0])
+sys.exit(75)
+"""
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(launching, "CHILD", (sys.executable, "-S", "-c", "pass"))
-    launch(Launch(2), [], "cpu")
+    monkeypatch.setattr(launching, "CHILD", (sys.executable, "-S", "-c", program))
+    with pytest.raises(Stopped, match="stopped by SIGTERM; continue with --resume"):
+        launch(Launch(2), [], "cpu")
+    assert len(list(tmp_path.glob("saved*"))) == 2
     assert signal.getsignal(signal.SIGTERM) == before
