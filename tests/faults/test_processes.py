@@ -64,9 +64,7 @@ def test_a_worker_that_dies_or_hangs_is_told_and_nothing_is_lost(road: Road, don
     assert road.finished("train") == []
 
 
-@pytest.mark.parametrize(
-    ("name", "count"), [("preprocess", 4), ("train", 2), ("train", 4), ("predict", 2), ("graph", 2)]
-)
+@pytest.mark.parametrize(("name", "count"), [("preprocess", 4), ("train", 4), ("predict", 2), ("graph", 2)])
 def test_several_at_once_get_into_nobodys_way(road: Road, name: str, count: int) -> None:
     road.start(name)
     together = [road.run(name) for _ in range(count)]
